@@ -1,0 +1,114 @@
+package status
+
+import (
+	"context"
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	pageListen   = flag.String("page.listen", "", "serve the status page of -page.scenario at this address, to look at it")
+	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped or demo")
+	pageBrowser  = flag.String("page.browser", "", "path of a Chromium; check the page in it and take pictures")
+	pageDir      = flag.String("page.dir", "", "with -page.browser: where the pictures go")
+)
+
+func TestServePage(t *testing.T) {
+	if *pageListen == "" {
+		t.Skip("asked for by -page.listen ADDRESS")
+	}
+	t.Logf("http://%s/", *pageListen)
+	t.Fatal(http.ListenAndServe(*pageListen, scenarios[*pageScenario]().Handler()))
+}
+
+// TestPageInBrowser runs the page's script in a real browser, under the page's
+// own policy, and looks for what it must show.
+func TestPageInBrowser(t *testing.T) {
+	if *pageBrowser == "" {
+		t.Skip("asked for by -page.browser PATH")
+	}
+	for _, c := range []struct {
+		scenario, picture, size string
+		dark                    bool
+		action                  string // script run a while after the page's own
+		want                    []string
+	}{
+		{"empty", "empty", "1280,1100", false, "", []string{"No source yet", "none owned yet", "starting"}},
+		{"normal", "normal", "1280,1500", false, "", []string{"acme-us", "backing off", "1 backing off", "personal data is masked", "•••"}},
+		{"normal", "dark", "1280,1500", true, "", []string{"acme-us"}},
+		{"normal", "narrow", "400,3000", false, "", []string{"acme-us"}},
+		{"normal", "details", "1280,1500", false, `document.querySelector(".name").click()`,
+			[]string{"Position", "counter 60", "Refresh token ends in", "Purpose"}},
+		{"normal", "hover", "1280,900", false, `{ const strip = document.querySelector(".strip"), box = strip.getBoundingClientRect();
+			strip.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 2 })) }`,
+			[]string{"#31 ", "committed in"}},
+		{"many", "many", "1280,1600", false, "", []string{"customer-0049", "1–50 of 1,000"}},
+		{"stopped", "stopped", "1280,1700", false, "", []string{"2 sources wait for you", "What to do: give the Service App", "records about to age out"}},
+		{"demo", "demo", "1280,1300", false, "", []string{"Missing", "0 ✓", "Restarts survived", "killed in mid-commit"}},
+	} {
+		t.Run(c.picture, func(t *testing.T) {
+			if c.action != "" {
+				defer actOnPage("setTimeout(() => { " + c.action + " }, 1200);")()
+			}
+			server := httptest.NewServer(scenarios[c.scenario]().Handler())
+			defer server.Close()
+			dom := inBrowser(t, c.dark, c.size, "--dump-dom", server.URL)
+			for _, want := range c.want {
+				if !strings.Contains(dom, want) {
+					t.Errorf("the page does not show %q", want)
+				}
+			}
+			if strings.Contains(dom, "+12025550143") || strings.Contains(dom, "ann@example.com") {
+				t.Error("the page shows personal data")
+			}
+			if *pageDir != "" {
+				inBrowser(t, c.dark, c.size, "--screenshot="+filepath.Join(*pageDir, c.picture+".png"), server.URL)
+			}
+		})
+	}
+}
+
+// actOnPage adds to the page's script, and allows that by the policy, until the
+// returned function is called.
+func actOnPage(script string) (restore func()) {
+	was, wasPolicy := page, pagePolicy
+	page = strings.Replace(page, "\npoll();\n", "\npoll();\n"+script+"\n", 1)
+	pagePolicy = policyFor(page)
+	return func() { page, pagePolicy = was, wasPolicy }
+}
+
+func inBrowser(t *testing.T, dark bool, size, action, url string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(),
+		"--virtual-time-budget=2500", "--window-size=" + size, "--enable-logging=stderr", action}
+	if strings.HasPrefix(size, "400,") { // a window is at least 500 wide, a phone is not
+		args = append(args, "--force-device-scale-factor=1.25", "--window-size=500,"+strings.TrimPrefix(size, "400,"))
+	}
+	if dark {
+		args = append(args, "--blink-settings=preferredColorScheme=0")
+	}
+	command := exec.CommandContext(ctx, *pageBrowser, append(args, url)...)
+	var logged strings.Builder
+	command.Stderr = &logged
+	command.Env = append(os.Environ(), "HOME="+t.TempDir())
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("run %s: %v\n%s", *pageBrowser, err, logged.String())
+	}
+	for line := range strings.Lines(logged.String()) {
+		if strings.Contains(line, ":CONSOLE") {
+			t.Errorf("the browser's console says: %s", line)
+		}
+	}
+	return string(out)
+}
