@@ -1,0 +1,286 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/producer"
+)
+
+var (
+	// errParked is the verdict on a window that spoils every commit it is in.
+	errParked = errors.New("parked")
+	// errLost ends a shard's loops: another owner, or the broker, took it away.
+	errLost = errors.New("shard lost")
+)
+
+// maxSolitaryFailures is how often a window may fail to commit alone before its
+// source is parked and the others go on.
+const maxSolitaryFailures = 3
+
+// commitLoop commits what the lanes hand over until ctx ends or the shard is
+// lost. It is the only goroutine that touches the producer and the positions.
+func (s *shard) commitLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case first := <-s.ready:
+			if err := s.commitAll(ctx, s.gather(first)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// gather takes what else is ready, up to the bytes of one commit. A window is
+// never divided between commits.
+func (s *shard) gather(first *window) []*window {
+	group, bytes := []*window{first}, first.bytes()
+	for bytes < int64(s.daemon.config.Kafka.MaxCommitBytes) {
+		select {
+		case w := <-s.ready:
+			group = append(group, w)
+			bytes += w.bytes()
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commitAll brings a group of windows to a definite end: each is committed, or
+// its source is parked. Only a shard that is lost, or ctx, leaves windows
+// without a verdict; their lanes end with it.
+//
+// What the network or a coordinator spoiled is tried again as it is. What took
+// too long is halved. What a window's data may have spoiled is tried one by one.
+func (s *shard) commitAll(ctx context.Context, group []*window) error {
+	pause := newBackoff(100*time.Millisecond, 5*time.Second)
+	solitaryFailures := 0
+	for batches := [][]*window{group}; len(batches) > 0; {
+		batch := batches[0]
+		failure, err := s.commit(ctx, batch)
+		if err != nil {
+			return err
+		}
+		undone := slices.DeleteFunc(slices.Clone(batch), func(w *window) bool { return w.concluded })
+		rest := batches[1:]
+		switch {
+		case len(undone) == 0:
+			batches, solitaryFailures = rest, 0
+			continue
+		case failure.Blame == producer.BlameData && len(undone) > 1:
+			batches = append(slices.Collect(slices.Chunk(undone, 1)), rest...)
+		case failure.Blame == producer.BlameData:
+			if solitaryFailures++; solitaryFailures == maxSolitaryFailures {
+				s.conclude(undone[0], verdict{err: fmt.Errorf("%w: %d commits failed, the last one: %w", errParked, solitaryFailures, failure.Cause)})
+				batches, solitaryFailures = rest, 0
+				continue
+			}
+			batches = append([][]*window{undone}, rest...)
+		case failure.Blame == producer.BlameTime && len(undone) > 1:
+			middle := len(undone) / 2
+			batches = append([][]*window{undone[:middle], undone[middle:]}, rest...)
+		default:
+			batches = append([][]*window{undone}, rest...)
+		}
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commit puts windows into one transaction, with their receipts, IDs and
+// positions, and gives each that is committed its verdict. After any failure it
+// lets the log tell which of them are.
+func (s *shard) commit(ctx context.Context, batch []*window) (producer.MustRestore, error) {
+	began := time.Now()
+	next, closing, err := s.close(batch, began)
+	if err != nil {
+		return producer.MustRestore{}, err
+	}
+	drafts := make([]*producer.Draft, 0, len(batch)+1)
+	for _, w := range batch {
+		w.source.enter(status.Committing, "")
+		drafts = append(drafts, w.draft)
+	}
+	commit, err := producer.Seal(began, append(drafts, closing)...)
+	if err != nil {
+		return producer.MustRestore{}, fmt.Errorf("seal commit of shard %d: %w", s.index, err)
+	}
+	switch result := s.producer.Commit(ctx, commit).(type) {
+	case producer.Committed:
+		s.adopt(batch, next, result.BaseOffset(producer.IDs), began)
+		return producer.MustRestore{}, nil
+	case producer.MustRestore:
+		s.log.Warn("commit of unknown outcome, reading the log", zap.Int("windows", len(batch)), zap.Error(result.Cause))
+		s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Aborts++ })
+		return result, s.recover(ctx, batch, next, began)
+	case producer.Fenced:
+		return producer.MustRestore{}, fmt.Errorf("%w: commit: %w", errLost, result.Cause)
+	default:
+		panic(fmt.Sprintf("commit of shard %d: unknown result %T", s.index, result))
+	}
+}
+
+// recover ends the transaction that failed, proves ownership again and reads the
+// positions: the windows that they have passed are committed after all.
+func (s *shard) recover(ctx context.Context, batch []*window, next map[*window]offsets.Position, began time.Time) error {
+	switch result := s.producer.Recover(ctx).(type) {
+	case producer.Recovered:
+	case producer.Fenced:
+		return fmt.Errorf("%w: recover: %w", errLost, result.Cause)
+	case producer.MustRestore:
+		return fmt.Errorf("%w: recover: %w", errLost, result.Cause)
+	}
+	restored, err := offsets.ReadPositions(ctx, s.daemon.reader, s.restored)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	committed, err := s.committedIn(restored, batch)
+	if err != nil {
+		return err
+	}
+	s.restored = restored
+	s.producer.Restored()
+	s.adopt(committed, next, producer.UnknownOffset, began)
+	return nil
+}
+
+// committedIn returns the windows of a batch that the log vouches for.
+func (s *shard) committedIn(restored *offsets.Restored, batch []*window) ([]*window, error) {
+	counters := make(map[cdr.SourceName]cdr.Counter, len(restored.Sources))
+	for _, state := range restored.Sources {
+		if state.Refused != nil && s.positions[state.Source].Counter > 0 {
+			return nil, fmt.Errorf("%w: %w", errLost, state.Refused)
+		}
+		counters[state.Source] = state.Position.Counter
+	}
+	var committed []*window
+	for _, w := range batch {
+		switch read := counters[w.source.name]; read {
+		case w.counter - 1:
+		case w.counter:
+			committed = append(committed, w)
+		default:
+			return nil, fmt.Errorf("%w: source %s has counter %d in the log, want %d or %d: somebody else commits it", errLost, w.source.name, read, w.counter-1, w.counter)
+		}
+	}
+	return committed, nil
+}
+
+// adopt makes the new positions this shard's truth and tells the lanes.
+func (s *shard) adopt(batch []*window, next map[*window]offsets.Position, journalOffset int64, began time.Time) {
+	if len(batch) == 0 {
+		return
+	}
+	for _, w := range batch {
+		s.positions[w.source.name] = next[w]
+	}
+	s.report(batch, next, began)
+	for _, w := range batch {
+		offset := journalOffset
+		if offset == producer.UnknownOffset {
+			offset = w.journalFrom // behind which the commit lies in any case
+		}
+		s.conclude(w, verdict{position: next[w], journalOffset: offset})
+	}
+}
+
+// conclude gives a window its verdict. From then on it is its lane's again.
+func (s *shard) conclude(w *window, v verdict) {
+	w.concluded = true
+	w.settled <- v
+}
+
+// close makes what a commit carries besides events: each window's receipt, the
+// IDs it publishes and, last, the source's new position.
+func (s *shard) close(batch []*window, at time.Time) (map[*window]offsets.Position, *producer.Draft, error) {
+	draft := producer.NewDraft(s.daemon.layout, s.index)
+	next := make(map[*window]offsets.Position, len(batch))
+	for _, w := range batch {
+		position := w.source.positionAfter(w, s.positions[w.source.name])
+		next[w] = position
+		if err := s.addClosing(draft, w, position, at); err != nil {
+			return nil, nil, fmt.Errorf("close window %s of source %s: %w", w.request.Commit, w.source.name, err)
+		}
+	}
+	return next, draft, nil
+}
+
+func (s *shard) addClosing(draft *producer.Draft, w *window, position offsets.Position, at time.Time) error {
+	key := []byte(w.source.name)
+	receipt, err := s.daemon.receipts.Encode(w.receipt(position, at))
+	if err != nil {
+		return err
+	}
+	if err := draft.Add(producer.Receipts, key, receipt, nil); err != nil {
+		return err
+	}
+	for _, record := range w.journal {
+		if err := draft.Add(producer.IDs, key, record, nil); err != nil {
+			return err
+		}
+	}
+	value, err := position.Encode()
+	if err != nil {
+		return err
+	}
+	return draft.Add(producer.Positions, key, value, nil)
+}
+
+// startNewSources commits the first position of each source that has none,
+// before any request is made for it: from here on its start is an instant.
+func (s *shard) startNewSources(ctx context.Context, sources []*source) error {
+	now := time.Now()
+	var batch []*window
+	for _, src := range sources {
+		if _, known := s.positions[src.name]; known {
+			continue
+		}
+		s.positions[src.name] = offsets.Position{
+			Source:              src.name,
+			Definition:          src.definition,
+			TransactionalPrefix: s.daemon.config.Kafka.TransactionalIDPrefix,
+			Shard:               s.index,
+			Shards:              s.daemon.config.Kafka.Shards,
+		}
+		batch = append(batch, src.startWindow(s.daemon.layout, s.index, now))
+	}
+	for group := range slices.Chunk(batch, 1000) {
+		if err := s.commitAll(ctx, group); err != nil {
+			return err
+		}
+	}
+	for _, w := range batch {
+		v := <-w.settled
+		if v.err != nil {
+			w.source.park(v.err)
+			continue
+		}
+		w.source.position = v.position
+	}
+	return nil
+}
+
+// report shows a definite commit on the board.
+func (s *shard) report(batch []*window, next map[*window]offsets.Position, began time.Time) {
+	commit := status.Commit{Shard: s.index, DurationSeconds: time.Since(began).Seconds()}
+	for _, w := range batch {
+		commit.Windows = append(commit.Windows, w.summary(next[w]))
+		if len(w.sample) > 0 {
+			s.daemon.board.Event(w.source.name, w.sample)
+		}
+	}
+	s.daemon.board.Committed(commit)
+}

@@ -1,0 +1,215 @@
+// Package daemon is a running cdrbus: it knows the four rooms, which do not know
+// one another, and carries a record through them.
+//
+//	lane       one for each credential: plans, fetches and encodes its sources' windows   (lane.go)
+//	window     the sink of a window's pages: leaves out what is published, keeps the rest  (window.go)
+//	committer  one for each shard: windows -> one transaction -> verdicts to the lanes     (commit.go)
+//	shard      take over, restore, run the lanes and the committer, until it is lost       (shard.go)
+//
+// Whatever is mutable has one owner: a lane owns its sources and its set of
+// published IDs, a committer its producer and its positions, and a window is
+// handed from the one to the other and back. The board of package status is the
+// only thing that all write to.
+//
+// A crash at any instant is a restart: everything that counts is in the log.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/committed"
+	"cdrbus/internal/config"
+	"cdrbus/internal/kafkaconn"
+	"cdrbus/internal/ownership"
+	"cdrbus/internal/partition"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+	"cdrbus/producer"
+	"cdrbus/schema"
+)
+
+// DialFunc opens a connection.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Options say what to run. Config, Log and Board are required.
+type Options struct {
+	Config  *config.Config
+	Log     *zap.Logger
+	Board   *status.Board
+	Version string
+
+	// Until ends the run when every source has published all before it. Nothing
+	// younger is asked for. Zero: run for ever.
+	Until cdr.Instant
+
+	// DialKafka and DialFeed open connections instead of the network, for networks
+	// in memory. The schema registry is reached through DialFeed too.
+	DialKafka, DialFeed DialFunc
+}
+
+// Daemon is one process's share of the work. Make one with [New], run it once
+// with [Daemon.Run], then Close it.
+type Daemon struct {
+	config *config.Config
+	log    *zap.Logger
+	board  *status.Board
+	until  cdr.Instant
+	finish finish
+
+	client      *kafka.Client
+	reader      *committed.Reader
+	layout      *producer.Layout
+	receipts    *offsets.ReceiptCodec
+	encoders    *encoderPool
+	memory      *memory
+	fingerprint uint32 // of the event schema
+	shards      map[int][]*source
+
+	budgetsMu sync.Mutex
+	budgets   map[string]*poller.Budget // by credential group; they outlive a shard's loss
+
+	gate *gate // opens when every shard has been restored for the first time
+}
+
+// fatalError ends the daemon: a person has to act before anything can run.
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
+
+// New connects to Kafka and to the schema registry and checks everything that
+// can be checked before a shard is owned: brokers, topics, schemas, tokens'
+// files. Nothing has been published when it fails.
+func New(ctx context.Context, options Options) (*Daemon, error) {
+	d := &Daemon{
+		config:      options.Config,
+		log:         options.Log,
+		board:       options.Board,
+		until:       options.Until,
+		memory:      newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
+		fingerprint: schema.Fingerprint(),
+		budgets:     map[string]*poller.Budget{},
+		shards:      map[int][]*source{},
+	}
+	connection, err := kafkaOptions(options.Config, options.DialKafka)
+	if err != nil {
+		return nil, err
+	}
+	if d.client, err = kafkaconn.New(connection); err != nil {
+		return nil, err
+	}
+	d.reader = committed.NewReader(d.client)
+	if err := d.prepare(ctx, options); err != nil {
+		kafkaconn.Close(d.client)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) prepare(ctx context.Context, options Options) error {
+	if err := d.prepareTopics(ctx); err != nil {
+		return err
+	}
+	if err := d.prepareSchemas(ctx, options.DialFeed, d.layout.MaxValueBytes(producer.Events)); err != nil {
+		return err
+	}
+	if err := d.prepareSources(options); err != nil {
+		return err
+	}
+	d.gate = newGate(d.shards)
+	return nil
+}
+
+// Close ends the connections. Run must have returned.
+func (d *Daemon) Close() { kafkaconn.Close(d.client) }
+
+// Run polls and publishes until ctx ends, or until every source has reached
+// Options.Until. After ctx has ended an open commit is finished or aborted.
+func (d *Daemon) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.finish.begin(d.shards, cancel)
+	owned := make([]int, 0, len(d.shards))
+	for index := range d.shards {
+		owned = append(owned, index)
+	}
+	err := ownership.NewStatic(owned...).Run(ctx, d.ownShard)
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errReached):
+		return nil
+	case errors.Is(cause, ErrNotReached):
+		return cause
+	default:
+		return err
+	}
+}
+
+// sourcesOf returns the sources placed in a shard.
+func (d *Daemon) sourcesOf(shard int) []*source { return d.shards[shard] }
+
+// shardOf places a source: murmur2 of its shard key, so that sources which share
+// a credential share a shard.
+func shardOf(source *config.Source, shards int) int {
+	return partition.Of([]byte(source.EffectiveShardKey()), shards)
+}
+
+// opened waits until every shard has been taken over and restored for the first
+// time: nothing is published before all of them have passed.
+func (d *Daemon) opened(ctx context.Context, shard int) error {
+	d.gate.arrive(shard)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.gate.open:
+		return nil
+	}
+}
+
+// firstTime makes an error fatal for a shard that has never been open: what fails
+// at start is shown to whoever started it; what fails later is tried again.
+func (d *Daemon) firstTime(shard int, err error) error {
+	if d.gate.awaits(shard) {
+		return &fatalError{err}
+	}
+	return err
+}
+
+// gate opens, for good, when each of the shards it awaits has arrived.
+type gate struct {
+	open chan struct{}
+
+	mu      sync.Mutex
+	pending map[int]bool
+}
+
+func newGate(shards map[int][]*source) *gate {
+	g := &gate{open: make(chan struct{}), pending: map[int]bool{}}
+	for shard := range shards {
+		g.pending[shard] = true
+	}
+	return g
+}
+
+func (g *gate) awaits(shard int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pending[shard]
+}
+
+func (g *gate) arrive(shard int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pending[shard] {
+		delete(g.pending, shard)
+		if len(g.pending) == 0 {
+			close(g.open)
+		}
+	}
+}

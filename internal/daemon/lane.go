@@ -1,0 +1,253 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+	"cdrbus/producer"
+)
+
+// lane fetches the windows of the sources that share a credential, one at a
+// time: they share its request budget, so there is nothing to gain from more,
+// and the set of published IDs has one owner, the lane's goroutine.
+//
+// It runs one window ahead of the commit: while a window commits, the next one
+// is fetched and encoded against its pending IDs. If the first leaves no trace,
+// the second is thrown away with it.
+type lane struct {
+	daemon  *Daemon
+	shard   *shard
+	sources []*source
+	budget  *poller.Budget
+	seen    *offsets.Seen
+	log     *zap.Logger
+
+	inFlight *window // handed to the committer, verdict pending; or nil
+}
+
+// run fetches windows until ctx ends.
+func (l *lane) run(ctx context.Context) error {
+	for {
+		choice, err := l.choose(ctx)
+		if err != nil {
+			return err
+		}
+		w, err := l.prepare(ctx, choice)
+		if err != nil {
+			return err
+		}
+		if w == nil {
+			continue
+		}
+		// One window at a time is with the committer. If the one before left no
+		// trace, its loss took this one's IDs along.
+		if kept, err := l.settle(ctx); err != nil {
+			return err
+		} else if !kept {
+			w.release()
+			continue
+		}
+		if err := l.handOver(ctx, w); err != nil {
+			return err
+		}
+	}
+}
+
+// choice is what a lane does next: a window to fetch, or a gap to record.
+type choice struct {
+	source  *source
+	request *poller.Request
+	gap     *cdr.Span
+}
+
+// choose waits until some source has something to do and returns the most
+// urgent: what would age out of the feed first, then who waited longest.
+func (l *lane) choose(ctx context.Context) (choice, error) {
+	for {
+		now := time.Now()
+		best, wakeAt := l.mostUrgent(now)
+		if best.source != nil {
+			return best, nil
+		}
+		if err := l.sleep(ctx, wakeAt.Sub(now)); err != nil {
+			return choice{}, err
+		}
+	}
+}
+
+func (l *lane) mostUrgent(now time.Time) (best choice, wakeAt time.Time) {
+	view := l.budget.View(now)
+	wakeAt = now.Add(time.Minute)
+	for _, s := range l.sources {
+		if s.halted() || s.planned(l.daemon.until) {
+			continue
+		}
+		decision := poller.Plan(s.plan, view, now)
+		switch {
+		case decision.Gap != nil, decision.Request != nil:
+			if best.source == nil || s.moreUrgentThan(best.source, now) {
+				best = choice{s, decision.Request, decision.Gap}
+			}
+		default:
+			s.report(func(board *status.Source) { board.NextRequestAt = decision.Wait.Until })
+			if decision.Wait.Until.Before(wakeAt) {
+				wakeAt = decision.Wait.Until
+			}
+		}
+	}
+	return best, wakeAt
+}
+
+// sleep waits for a duration, or less long if the window in flight is settled.
+func (l *lane) sleep(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(max(wait, time.Millisecond))
+	defer timer.Stop()
+	var settled <-chan verdict
+	if l.inFlight != nil {
+		settled = l.inFlight.settled
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	case v := <-settled:
+		l.resolve(v)
+	}
+	return nil
+}
+
+// settle waits for the window in flight, if there is one, and reports whether
+// windows that were encoded after it may be kept.
+func (l *lane) settle(ctx context.Context) (kept bool, err error) {
+	if l.inFlight == nil {
+		return true, nil
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case v := <-l.inFlight.settled:
+		return l.resolve(v), nil
+	}
+}
+
+// resolve applies a verdict to the set of IDs and to the source.
+func (l *lane) resolve(v verdict) (kept bool) {
+	w := l.inFlight
+	l.inFlight = nil
+	defer w.release()
+	if v.err != nil {
+		w.pending.Discard()
+		w.source.rewind()
+		w.source.park(v.err)
+		return false
+	}
+	w.pending.Adopt(v.journalOffset)
+	w.source.committed(v.position)
+	l.seen.EvictBefore(horizon(l.sources))
+	return true
+}
+
+// prepare fetches what was chosen. A nil window without an error means that
+// nothing came of it and the lane plans anew.
+func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
+	if c.gap != nil {
+		return l.gapWindow(c.source, *c.gap), nil
+	}
+	request := l.trimmed(c)
+	share, err := l.daemon.memory.reserve(ctx, c.source.expectedBytes(request.Span))
+	if err != nil {
+		return nil, err
+	}
+	w := l.newWindow(c.source, request, share)
+	c.source.enter(status.Fetching, "")
+	w.outcome, err = c.source.feed.Fetch(ctx, request, w)
+	c.source.servedAt = time.Now()
+	if err == nil {
+		err = c.source.judge(w)
+	}
+	if err != nil {
+		w.pending.Discard()
+		w.release()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		c.source.failed(w, err, time.Now())
+		return nil, nil
+	}
+	return w, nil
+}
+
+// trimmed cuts a request at the instant the daemon was asked to run to.
+func (l *lane) trimmed(c choice) poller.Request {
+	request := *c.request
+	if c.source.position.LastWindow.Purpose == cdr.Start {
+		request.Span.StartInclusive = request.Commit.StartInclusive // nothing from before its start
+	}
+	if until := l.daemon.until; !until.IsZero() && request.Commit.EndExclusive > until {
+		request.Commit.EndExclusive = until
+		request.Span.EndExclusive = until
+	}
+	return request
+}
+
+func (l *lane) newWindow(s *source, request poller.Request, share *share) *window {
+	counter := s.nextCounter(l.inFlight)
+	return &window{
+		source:  s,
+		purpose: request.Purpose,
+		counter: counter,
+		request: request,
+		began:   time.Now(),
+		draft:   producer.NewDraft(l.daemon.layout, l.shard.index),
+		pending: l.seen.Begin(offsets.Window{
+			ID:                cdr.WindowID{Source: s.name, Counter: counter},
+			Span:              request.Commit,
+			SchemaFingerprint: l.daemon.fingerprint,
+		}),
+		facts:             facts{reports: offsets.NoReportTimes},
+		schemaFingerprint: l.daemon.fingerprint,
+		share:             share,
+		headers:           s.headers,
+		encoders:          l.daemon.encoders,
+		settled:           make(chan verdict, 1),
+	}
+}
+
+// gapWindow commits, without a request, that the feed can no longer return a span.
+func (l *lane) gapWindow(s *source, gap cdr.Span) *window {
+	l.log.Error("records are lost: the feed no longer reaches back so far",
+		zap.String("source", string(s.name)), zap.Stringer("gap", gap), zap.Duration("lookback", s.plan.Lookback))
+	w := l.newWindow(s, poller.Request{Span: gap, Commit: gap, Endpoint: s.plan.Endpoint, Purpose: cdr.Gap}, nil)
+	w.outcome.TotalCount = -1
+	w.unproven = "gap: older than the feed answers"
+	return w
+}
+
+// handOver gives a window to the committer. From here on the plan goes on as if
+// it were committed; resolve rewinds it if not.
+func (l *lane) handOver(ctx context.Context, w *window) error {
+	w.journalFrom = l.seen.JournalFrom()
+	w.journal = w.pending.AppendJournal(nil, w.facts.reports)
+	w.source.handedOver(w)
+	l.inFlight = w
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case l.shard.ready <- w:
+		return nil
+	}
+}
+
+// abandon gives back what the lane holds when its shard is lost or the daemon
+// ends. No verdict is to be expected any more.
+func (l *lane) abandon() {
+	if l.inFlight != nil {
+		l.inFlight.release()
+	}
+}

@@ -1,0 +1,361 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/config"
+	"cdrbus/internal/kafkaconn"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+	"cdrbus/producer"
+	"cdrbus/schema"
+)
+
+// Subject is a schema and the name under which the registry keeps it.
+type Subject struct{ Name, Schema string }
+
+// Subjects lists the schemas that a configuration needs: of the events, and of
+// the receipts, each under its topic's value subject (TopicNameStrategy).
+func Subjects(cfg *config.Config) []Subject {
+	return []Subject{
+		{cfg.Kafka.Topics.Events + "-value", schema.AvroJSON()},
+		{cfg.Kafka.Topics.Windows + "-value", offsets.ReceiptSchema()},
+	}
+}
+
+// NewRegistry returns the schema registry of a configuration, reached through
+// dial, or through the network if dial is nil.
+func NewRegistry(cfg *config.Config, dial DialFunc) (*schema.Registry, error) {
+	r := &cfg.SchemaRegistry
+	options := schema.RegistryOptions{URLs: r.URLs, Username: r.Username}
+	if r.Password.IsSet() {
+		password, err := r.Password.Read()
+		if err != nil {
+			return nil, fmt.Errorf("read the schema registry's password: %w", err)
+		}
+		options.Password = password
+	}
+	if r.BearerToken.IsSet() {
+		options.BearerToken = r.BearerToken.Read
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if dial != nil {
+		transport.DialContext = dial
+	}
+	var err error
+	if transport.TLSClientConfig, err = tlsConfig(&r.TLS); err != nil {
+		return nil, fmt.Errorf("schema registry: %w", err)
+	}
+	options.HTTPClient = &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return schema.NewRegistry(options)
+}
+
+func tlsConfig(options *config.TLS) (*tls.Config, error) {
+	result := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: options.ServerName}
+	if options.CAFile != "" {
+		pem, err := os.ReadFile(options.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read TLS authorities: %w", err)
+		}
+		result.RootCAs = x509.NewCertPool()
+		if !result.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read TLS authorities: %s holds no PEM certificate", options.CAFile)
+		}
+	}
+	if options.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(options.CertFile, options.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("load TLS client certificate %s with key %s: %w", options.CertFile, options.KeyFile, err)
+		}
+		result.Certificates = []tls.Certificate{pair}
+	}
+	return result, nil
+}
+
+// kafkaOptions says how a configuration reaches Kafka.
+func kafkaOptions(cfg *config.Config, dial DialFunc) (kafkaconn.Options, error) {
+	k := &cfg.Kafka
+	options := kafkaconn.Options{
+		Brokers:     k.Brokers,
+		Topics:      []string{k.Topics.Events, k.Topics.Offsets, k.Topics.Windows, k.Topics.IDs, k.Topics.DeadLetter},
+		ClientID:    k.ClientID,
+		DialContext: dial,
+	}
+	if k.TLS.Enabled {
+		options.TLS = &kafkaconn.TLS{CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile, ServerName: k.TLS.ServerName}
+	}
+	if k.SASL.Mechanism != "" {
+		password, err := k.SASL.Password.Read()
+		if err != nil {
+			return kafkaconn.Options{}, fmt.Errorf("read the Kafka password: %w", err)
+		}
+		options.SASL = &kafkaconn.SASL{
+			Mechanism:            kafkaconn.Mechanism(k.SASL.Mechanism),
+			Username:             k.SASL.Username,
+			Password:             password,
+			AllowPlainWithoutTLS: k.SASL.AllowPlainWithoutTLS,
+		}
+	}
+	return options, nil
+}
+
+// prepareSchemas gets the IDs of both schemas. From here on the registry is not
+// needed any more: what is written goes on with the IDs that are known.
+func (d *Daemon) prepareSchemas(ctx context.Context, dial DialFunc, maxEventBytes int) error {
+	registry, err := NewRegistry(d.config, dial)
+	if err != nil {
+		return err
+	}
+	var ids []int
+	for _, subject := range Subjects(d.config) {
+		id, err := registry.Resolve(ctx, subject.Name, subject.Schema, d.config.SchemaRegistry.AutoRegister)
+		if err != nil {
+			return err
+		}
+		d.log.Info("schema", zap.String("subject", subject.Name), zap.Int("id", id))
+		ids = append(ids, id)
+	}
+	d.encoders = newEncoderPool(schema.EncoderOptions{SchemaID: ids[0], MaxValueBytes: maxEventBytes})
+	d.receipts, err = offsets.NewReceiptCodec(ids[1])
+	return err
+}
+
+// prepareSources makes a source of each one configured, and puts it into its shard.
+func (d *Daemon) prepareSources(options Options) error {
+	transport, err := d.feedHTTP(options)
+	if err != nil {
+		return err
+	}
+	tokens := map[string]poller.TokenSource{}
+	for i := range d.config.Sources {
+		cfg := &d.config.Sources[i]
+		if tokens[cfg.Group()] == nil {
+			if tokens[cfg.Group()], err = d.tokenSource(cfg, transport); err != nil {
+				return err
+			}
+		}
+		s, err := d.newSource(cfg, transport, tokens[cfg.Group()])
+		if err != nil {
+			return err
+		}
+		shard := shardOf(cfg, d.config.Kafka.Shards)
+		d.shards[shard] = append(d.shards[shard], s)
+	}
+	return nil
+}
+
+func (d *Daemon) feedHTTP(options Options) (poller.HTTPOptions, error) {
+	roots, err := d.config.HTTP.RootCAs()
+	if err != nil {
+		return poller.HTTPOptions{}, err
+	}
+	proxy, err := d.config.HTTP.ProxyURL()
+	if err != nil {
+		return poller.HTTPOptions{}, err
+	}
+	result := poller.HTTPOptions{
+		Version:           options.Version,
+		RootCAs:           roots,
+		DialContext:       options.DialFeed,
+		InsecureHTTPHosts: d.config.InsecureHTTPHosts,
+	}
+	if proxy != nil {
+		result.Proxy = http.ProxyURL(proxy)
+	}
+	return result, nil
+}
+
+// tokenSource is shared by all sources of one credential: one refresher each.
+func (d *Daemon) tokenSource(cfg *config.Source, transport poller.HTTPOptions) (poller.TokenSource, error) {
+	credential := d.config.CredentialOf(cfg)
+	if credential == nil {
+		return d.bareToken(cfg), nil
+	}
+	return poller.NewServiceApp(poller.ServiceAppOptions{
+		Name:         credential.Name,
+		ClientID:     credential.ClientID.Read,
+		ClientSecret: credential.ClientSecret.Read,
+		TokenStore:   credential.TokenStore,
+		TokenURL:     credential.TokenURL,
+		HTTP:         transport,
+		Log:          d.log,
+	})
+}
+
+// bareToken reads an access token from its file, or from the environment.
+func (d *Daemon) bareToken(cfg *config.Source) poller.TokenSource {
+	if cfg.Token.IsFile() {
+		return poller.NewFileToken(cfg.Token.Path())
+	}
+	return poller.NewBareToken(cfg.Token.String(), cfg.Token.Read)
+}
+
+func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tokens poller.TokenSource) (*source, error) {
+	address, err := cfg.FeedURL()
+	if err != nil {
+		return nil, err
+	}
+	name := cdr.SourceName(cfg.Name)
+	s := &source{
+		name:       name,
+		config:     cfg,
+		definition: offsets.NewDefinition(string(cfg.Endpoint), address.Host, address.Path, cfg.Locations),
+		headers:    newHeaderBuilder(name, d.config.Events.CloudEventsHeaders),
+		board:      d.board,
+		finish:     &d.finish,
+		log:        d.log.With(zap.String("source", cfg.Name)),
+	}
+	s.openFeed = func(budget *poller.Budget) (*poller.Feed, error) {
+		return poller.NewFeed(poller.FeedOptions{
+			Source:       name,
+			URL:          address,
+			Locations:    cfg.Locations,
+			Tokens:       tokens,
+			Budget:       budget,
+			HTTP:         transport,
+			PageSize:     cfg.PageSize,
+			StrictRegion: cfg.StrictRegion,
+			Log:          d.log, // it names the source itself
+			Observe:      func(a poller.Attempt) { d.board.Requested(a.Source, a.Status) },
+		})
+	}
+	for _, sweep := range cfg.Sweeps {
+		s.widest = max(s.widest, sweep.Back)
+	}
+	s.plan.Policy = poller.DefaultPolicy(cdr.Feed)
+	s.plan.MinAge, s.plan.Overlap, s.plan.MaxWindow, s.plan.Lookback = cfg.MinAge, cfg.Overlap, cfg.MaxWindow, cfg.Lookback
+	s.plan.MaxWindowBytes = int64(d.config.Memory.MaxWindowBytes)
+	if err := s.plan.Validate(); err != nil {
+		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)
+	}
+	s.report(func(b *status.Source) {
+		b.Credential, b.Endpoint = cfg.Credential, cdr.Feed
+		b.MinAgeSeconds, b.LookbackSeconds = cfg.MinAge.Seconds(), cfg.Lookback.Seconds()
+	})
+	return s, nil
+}
+
+// prepareTopics creates or checks the topics, and lays out where records go.
+func (d *Daemon) prepareTopics(ctx context.Context) error {
+	k := &d.config.Kafka
+	var lookback time.Duration
+	for i := range d.config.Sources {
+		lookback = max(lookback, d.config.Sources[i].Lookback)
+	}
+	specs := []producer.TopicSpec{ // by producer.Topic
+		producer.Events:      producer.EventsTopic(k.Topics.Events, k.Partitions, k.Retention.Events),
+		producer.DeadLetters: producer.DeadLettersTopic(k.Topics.DeadLetter, k.Shards, k.Retention.DeadLetter),
+		producer.Receipts:    producer.ReceiptsTopic(k.Topics.Windows, k.Shards, lookback, k.Retention.Windows),
+		producer.IDs:         producer.IDsTopic(k.Topics.IDs, k.Shards, lookback, k.Retention.IDs),
+		producer.Positions:   producer.PositionsTopic(k.Topics.Offsets, k.Shards),
+	}
+	report, err := producer.Ensure(ctx, d.client, specs, producer.EnsureOptions{
+		Create:            k.CreateTopics,
+		ReplicationFactor: k.ReplicationFactor,
+		ExactlyOnce:       d.config.Delivery == config.ExactlyOnce,
+		Bootstrap:         k.Brokers[0],
+	})
+	if err != nil {
+		return err
+	}
+	for _, warning := range report.Warnings {
+		d.log.Warn("topics", zap.String("warning", warning))
+	}
+	d.layout = &producer.Layout{
+		EventPartitions: report.Topics[k.Topics.Events].Partitions,
+		Compression:     compression[k.Compression],
+	}
+	for topic, spec := range specs {
+		d.layout.Names[topic] = spec.Name
+		d.layout.MaxMessageBytes[topic] = report.Topics[spec.Name].MaxMessageBytes
+		if report.Topics[spec.Name].Created {
+			d.log.Info("topic created", zap.String("topic", spec.Name), zap.Int("partitions", report.Topics[spec.Name].Partitions))
+		}
+	}
+	return d.layout.Validate()
+}
+
+var compression = map[config.Compression]kafka.Compression{
+	"none": 0, "gzip": kafka.Gzip, "snappy": kafka.Snappy, "lz4": kafka.Lz4, "zstd": kafka.Zstd,
+}
+
+// budgetOf returns the request budget of a credential group. It lives as long as
+// the process, whatever becomes of its shard: the feed counts on.
+func (d *Daemon) budgetOf(group string, sources []*source) *poller.Budget {
+	d.budgetsMu.Lock()
+	defer d.budgetsMu.Unlock()
+	if d.budgets[group] == nil {
+		var last time.Time
+		for _, s := range sources {
+			if s.position.LastRequestAt.After(last) {
+				last = s.position.LastRequestAt
+			}
+		}
+		limits := sources[0].config.Limits
+		d.budgets[group] = poller.NewBudget(poller.Limits{InitialPerMinute: limits.InitialPerMinute, PagesPerMinute: limits.PagesPerMinute}, last, time.Now())
+	}
+	return d.budgets[group]
+}
+
+func (d *Daemon) shardOptions(shard int) producer.ShardOptions {
+	k := &d.config.Kafka
+	options := producer.ShardOptions{
+		TransactionalID:    fmt.Sprintf("%s.%s.%d", k.TransactionalIDPrefix, k.Topics.Offsets, shard),
+		Partition:          shard,
+		Layout:             d.layout,
+		TransactionTimeout: k.TransactionTimeout,
+		AbortAfter:         k.AbortAfter(),
+		Log:                d.log.With(zap.Int("shard", shard)),
+	}
+	if d.mode() == offsets.AtLeastOnce {
+		options.Mode = producer.AtLeastOnce
+	}
+	return options
+}
+
+func (d *Daemon) restoreOptions(shard int) offsets.RestoreOptions {
+	k := &d.config.Kafka
+	options := offsets.RestoreOptions{
+		OffsetsTopic: k.Topics.Offsets,
+		WindowsTopic: k.Topics.Windows,
+		Shard:        shard,
+		Shards:       k.Shards,
+		Partitions:   k.Shards,
+		Prefix:       k.TransactionalIDPrefix,
+		Mode:         d.mode(),
+	}
+	for _, s := range d.shards[shard] {
+		options.Expect = append(options.Expect, offsets.Expectation{Source: s.name, Definition: s.definition})
+	}
+	return options
+}
+
+func (d *Daemon) mode() offsets.Mode {
+	if d.config.Delivery == config.AtLeastOnce {
+		return offsets.AtLeastOnce
+	}
+	return offsets.ExactlyOnce
+}
+
+// DecodeEvent turns an event's value into JSON for people to look at.
+func DecodeEvent(value []byte, personalData bool) ([]byte, error) {
+	event, err := schema.Decode(value)
+	if err != nil {
+		return nil, err
+	}
+	if !personalData {
+		event.Mask()
+	}
+	return event.MarshalJSON()
+}

@@ -1,0 +1,188 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/producer"
+)
+
+// shard is one partition of the offsets topic and the sources placed in it, for
+// as long as one take-over lasts. Its positions and its producer belong to the
+// committer's goroutine.
+type shard struct {
+	daemon    *Daemon
+	index     int
+	log       *zap.Logger
+	producer  *producer.Shard
+	restored  *offsets.Restored
+	positions map[cdr.SourceName]offsets.Position
+	ready     chan *window // from the lanes; unbuffered, so that a window has one owner
+}
+
+// ownShard takes a shard over, runs it, and takes it over anew whenever it is
+// lost, until ctx ends. Being fenced is an everyday event: brokers that restart
+// forget what they answered. It only costs a restore.
+func (d *Daemon) ownShard(ctx context.Context, index int) error {
+	log := d.log.With(zap.Int("shard", index))
+	pause := newBackoff(time.Second, 30*time.Second)
+	for {
+		began := time.Now()
+		err := d.runShard(ctx, index, log)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var fatal *fatalError
+		if errors.As(err, &fatal) {
+			return err
+		}
+		d.board.UpdateShard(index, func(b *status.Shard) { b.State, b.Reason = status.ShardLost, err.Error() })
+		log.Warn("shard lost, taking it over again", zap.Error(err))
+		if time.Since(began) > time.Minute {
+			pause = newBackoff(time.Second, 30*time.Second)
+		}
+		if pause.wait(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+// runShard is one ownership of a shard, from the take-over to its loss.
+//
+//  1. Take over: the transactional.id is ours, the former owner is fenced and its
+//     open transaction aborted. A crash here leaves nothing.
+//  2. Only then restore the positions: no one else can add to the log any more.
+//  3. Fix the start of new sources, in a transaction of their own.
+//  4. Rebuild each credential group's set of published IDs.
+//  5. Run the lanes and the committer until one of them ends.
+func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error {
+	s := &shard{daemon: d, index: index, log: log, ready: make(chan *window), positions: map[cdr.SourceName]offsets.Position{}}
+	sources := d.sourcesOf(index)
+	d.board.UpdateShard(index, func(b *status.Shard) { b.State, b.Reason, b.Takeovers = status.ShardRestoring, "", b.Takeovers+1 })
+
+	var err error
+	if s.producer, err = producer.TakeOver(ctx, d.client, d.shardOptions(index)); err != nil {
+		return d.firstTime(index, fmt.Errorf("take over shard %d: %w", index, err))
+	}
+	if s.restored, err = offsets.Restore(ctx, d.reader, d.restoreOptions(index)); err != nil {
+		return d.firstTime(index, fmt.Errorf("restore shard %d: %w", index, err))
+	}
+	s.producer.Restored()
+	runnable := s.admit(sources)
+	if err := d.opened(ctx, index); err != nil {
+		return err
+	}
+	if err := s.startNewSources(ctx, runnable); err != nil {
+		return err
+	}
+	lanes, err := s.openLanes(ctx, runnable)
+	if err != nil {
+		return err
+	}
+	d.board.UpdateShard(index, func(b *status.Shard) { b.State = status.ShardReady })
+	log.Info("shard ready", zap.Int("sources", len(runnable)), zap.Int("refused", len(sources)-len(runnable)))
+	return s.run(ctx, lanes)
+}
+
+// admit takes the restored positions, and leaves out the sources whose positions
+// a person has to look at.
+func (s *shard) admit(sources []*source) []*source {
+	states := make(map[cdr.SourceName]offsets.SourceState, len(sources))
+	for _, state := range s.restored.Sources {
+		states[state.Source] = state
+	}
+	var runnable []*source
+	for _, src := range sources {
+		state := states[src.name]
+		if state.Refused != nil {
+			src.refuse(state.Refused)
+			continue
+		}
+		if state.Repeats != "" {
+			src.log.Warn("records may be published again", zap.String("cause", state.Repeats))
+		}
+		if !state.New {
+			s.positions[src.name] = state.Position
+		}
+		runnable = append(runnable, src)
+	}
+	return runnable
+}
+
+// run ends when ctx does, or when the committer finds the shard lost.
+func (s *shard) run(ctx context.Context, lanes []*lane) error {
+	// The committer ends before the lanes are told to: a window that a lane is
+	// handing over when ctx ends is simply not taken.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.commitLoop(ctx) })
+	for _, l := range lanes {
+		group.Go(func() error { return l.run(ctx) })
+	}
+	err := group.Wait()
+	for _, l := range lanes {
+		l.abandon()
+	}
+	return err
+}
+
+// openLanes rebuilds the sets of IDs and makes a lane for each credential group.
+func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, error) {
+	groups := map[string][]*source{}
+	for _, src := range sources {
+		if !src.halted() {
+			groups[src.config.Group()] = append(groups[src.config.Group()], src)
+		}
+	}
+	var lanes []*lane
+	for group, members := range groups {
+		l, err := s.openLane(ctx, group, members)
+		if err != nil {
+			return nil, fmt.Errorf("open lane of %s: %w", group, err)
+		}
+		lanes = append(lanes, l)
+	}
+	return lanes, nil
+}
+
+func (s *shard) openLane(ctx context.Context, group string, sources []*source) (*lane, error) {
+	options := offsets.SeenOptions{Topic: s.daemon.config.Kafka.Topics.IDs, Partition: s.index, Mode: s.daemon.mode()}
+	for _, src := range sources {
+		src.resume(s.positions[src.name])
+		options.Positions = append(options.Positions, src.position)
+	}
+	options.Horizon = horizon(sources)
+	seen, result, err := offsets.RestoreSeen(ctx, s.daemon.reader, options)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("published IDs rebuilt", zap.String("group", group), zap.Int("ids", seen.Len()), zap.Int64("bytes", seen.Bytes()))
+	if cut := result.Cut; cut != nil {
+		s.log.Error("retention cut the ID journal: records that the feed still returns may be published again",
+			zap.String("group", group), zap.Int64("wanted_offset", cut.Wanted), zap.Int64("first_offset", cut.LogStart))
+	}
+	for _, refusal := range result.Refused {
+		for _, src := range sources {
+			if src.name == refusal.Source {
+				src.refuse(refusal)
+			}
+		}
+	}
+	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, log: s.log}
+	l.budget = s.daemon.budgetOf(group, sources)
+	for _, src := range sources {
+		if src.feed == nil {
+			if src.feed, err = src.openFeed(l.budget); err != nil {
+				return nil, fmt.Errorf("source %s: %w", src.name, err)
+			}
+		}
+	}
+	return l, nil
+}
