@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
+	"cdrbus/internal/status"
+)
+
+// newBoard makes the board of a daemon. Its page masks personal data.
+func newBoard(cfg *config.Config) *status.Board {
+	return status.New(version(), status.Options{Delivery: string(cfg.Delivery), Decode: daemon.DecodeEvent})
+}
+
+func newStatus() *cobra.Command {
+	var path, url string
+	var output outputFlag
+	cmd := &cobra.Command{
+		Use:   "status [-c FILE | --url URL]",
+		Short: "Show how a running daemon is doing",
+		Example: `  cdrbus status -c cdrbus.yaml
+  cdrbus status --url http://127.0.0.1:9464 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if url == "" && path != "" {
+				cfg, err := loadConfig(path)
+				if err != nil {
+					return err
+				}
+				url = "http://" + cfg.Admin.Listen
+			}
+			if url == "" {
+				url = "http://127.0.0.1:9464"
+			}
+			return showStatus(cmd, strings.TrimSuffix(url, "/")+"/status.json", output.json)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&url, "url", "", "the daemon's status page (default http://127.0.0.1:9464)")
+	output.register(cmd)
+	return cmd
+}
+
+func showStatus(cmd *cobra.Command, url string, asJSON bool) error {
+	body, err := fetchStatus(cmd.Context(), url)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		_, err := cmd.OutOrStdout().Write(body)
+		return err
+	}
+	var snapshot status.Snapshot
+	if err := json.Unmarshal(body, &snapshot); err != nil {
+		return fmt.Errorf("read status from %s: %w", url, err)
+	}
+	return status.Render(cmd.OutOrStdout(), snapshot, terminalWidth(cmd.OutOrStdout()))
+}
+
+func fetchStatus(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("status page: %w", err)}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask the daemon (is it running, and is this its admin.listen?): %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the daemon at %s: %s", url, response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, 64<<20))
+}
