@@ -3,6 +3,7 @@ package poller
 import (
 	"context"
 	"fmt"
+	"sort"
 	"sync"
 	"time"
 )
@@ -63,15 +64,20 @@ type Budget struct {
 	turn    [buckets]chan struct{} // held by the one caller that waits for the next slot
 }
 
+// evenFrom is the limit from which a bucket that starts empty fills evenly. A
+// process that may send that many rarely spends a minute's worth at once before
+// it ends, and a 429 in the minute after costs less than the minute.
+const evenFrom = 60
+
 // NewBudget returns the budget of a credential at the start of a process.
 //
 // What an earlier process asked for just before it ended is not known, so both
-// buckets start empty and fill within a minute. lastInitial is the time of the
-// last initial request that a position tells of, the latest of all sources of
-// the credential. If it is less than a minute ago, and the limit is one, then
-// the earlier process cannot have made a later one, and the minute counts from
-// there. The zero time says that nobody used the credential before: the buckets
-// start full.
+// buckets start empty, and nothing goes out for a minute; limits of 60 and more
+// fill evenly over it. lastInitial is the [Outcome].LastInitialAt that a position
+// tells of, the latest of all sources of the credential. If it is less than a
+// minute ago, and the limit is one, then the earlier process cannot have made a
+// later initial request, and the minute counts from there. The zero time says
+// that nobody used the credential before: the buckets start full.
 func NewBudget(limits Limits, lastInitial, now time.Time) *Budget {
 	b := &Budget{changed: make(chan struct{})}
 	for bucket, limit := range []int{Initial: limits.InitialPerMinute, Pages: limits.PagesPerMinute} {
@@ -82,11 +88,11 @@ func NewBudget(limits Limits, lastInitial, now time.Time) *Budget {
 		return b
 	}
 	emptyUntil := now.Add(budgetWindow)
-	b.logs[Pages].fillEvenlyUntil(emptyUntil)
+	b.logs[Pages].empty(emptyUntil)
 	if ago := now.Sub(lastInitial); limits.InitialPerMinute <= 1 && 0 <= ago && ago < time.Minute {
 		emptyUntil = now.Add(budgetWindow - ago)
 	}
-	b.logs[Initial].fillEvenlyUntil(emptyUntil)
+	b.logs[Initial].empty(emptyUntil)
 	return b
 }
 
@@ -183,6 +189,7 @@ func (b *Budget) signal() {
 type BudgetView struct {
 	NextInitial time.Time
 	NextPage    time.Time
+	PagesLeft   int // page requests that could go out at once
 }
 
 // View returns when the next request of each kind may be made: now, or later.
@@ -199,7 +206,7 @@ func (b *Budget) View(now time.Time) BudgetView {
 		}
 		return now
 	}
-	return BudgetView{NextInitial: next(&b.logs[Initial]), NextPage: next(&b.logs[Pages])}
+	return BudgetView{NextInitial: next(&b.logs[Initial]), NextPage: next(&b.logs[Pages]), PagesLeft: b.logs[Pages].freeBy(now)}
 }
 
 // slotLog holds the slots that are not in use, each as the time from which it
@@ -249,11 +256,13 @@ func (l *slotLog) mustHaveRoom() {
 	}
 }
 
-// fillEvenlyUntil makes the slots free one by one, the last at the given time:
-// what a bucket does that starts empty.
-func (l *slotLog) fillEvenlyUntil(last time.Time) {
+// empty is how a bucket starts whose last minute is not known.
+func (l *slotLog) empty(until time.Time) {
 	for i := range l.len {
-		*l.at(i) = last.Add(-l.step() * time.Duration(l.len-1-i))
+		*l.at(i) = until
+		if l.len >= evenFrom {
+			*l.at(i) = until.Add(-l.step() * time.Duration(l.len-1-i))
+		}
 	}
 }
 
@@ -267,6 +276,12 @@ func (l *slotLog) drain(until time.Time) {
 }
 
 // step is the time between two requests of a bucket that is spent evenly.
+// freeBy counts the slots that are free at an instant. They are in order, so it
+// is a binary search.
+func (l *slotLog) freeBy(now time.Time) int {
+	return sort.Search(l.len, func(i int) bool { return l.at(i).After(now) })
+}
+
 func (l *slotLog) step() time.Duration { return budgetWindow / time.Duration(len(l.freeAt)) }
 
 func later(a, b time.Time) time.Time {

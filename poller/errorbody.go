@@ -117,12 +117,12 @@ func quoteMessage(message string, token Token) string {
 	if len(message) > maxQuotedBytes {
 		message = strings.TrimRightFunc(message[:maxQuotedBytes], func(r rune) bool { return r == utf8.RuneError }) + "..."
 	}
-	return strconv.Quote(strings.ToValidUTF8(strings.Map(func(r rune) rune {
+	return strconv.Quote(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, message), "?"))
+	}, message))
 }
 
 var trackingIDPattern = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,100}$`)

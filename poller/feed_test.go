@@ -3,6 +3,7 @@ package poller
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -111,6 +112,7 @@ func TestTreatments(t *testing.T) {
 		{name: "599", replies: replies(status(599, ""), page("")), pages: 1, took: time.Second},
 
 		{name: "connection broken", replies: replies(breaks(""), page("")), pages: 1, took: time.Second},
+		{name: "connection broken for ever", replies: repeatReply(7, breaks("")), want: "retry later", says: "GET http://127.0.0.1/v1/cdr_feed: EOF (TrackingID", took: 63 * time.Second},
 		{name: "no HTTP", replies: replies(breaks("SSH-2.0-x\r\n"), page("")), pages: 1, took: time.Second},
 		{name: "body cut", replies: replies(page(cursor(1)), breaks("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":["), page("")), pages: 2, took: time.Second},
 		{name: "chunked body cut", replies: replies(breaks("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ite\r\n"), page("")), pages: 1, took: time.Second},
@@ -301,29 +303,32 @@ func TestUnproven(t *testing.T) {
 // TestAgeRule: a window counts only if the feed's own clock says so, for a page
 // as for an empty answer, and without a Date the local clock needs a margin.
 func TestAgeRule(t *testing.T) {
-	const young, old = "Date: Fri, 31 Dec 1999 23:04:59 GMT", "Date: Fri, 31 Dec 1999 23:05:00 GMT"
+	const (
+		youngDate = "Date: Fri, 31 Dec 1999 23:04:59 GMT"
+		oldDate   = "Date: Fri, 31 Dec 1999 23:05:00 GMT"
+		noDate    = "Date:"
+	)
+	localMin := 5*time.Minute + clockMargin
 	for _, c := range []struct {
-		name  string
-		reply http.HandlerFunc
-		ahead time.Duration // of the local clock
-		after time.Duration // of the RetryLater; 0: none
+		name     string
+		reply    http.HandlerFunc
+		endedAgo time.Duration // by the local clock
+		after    time.Duration // of the RetryLater; 0: none
+		undated  bool
 	}{
-		{"page, old enough", page("", old), 0, 0},
-		{"page, a second short", page("", young), 0, 2 * time.Second},
-		{"204, a second short", status(204, "", young), 0, 2 * time.Second},
-		{"404, a second short", status(404, noCDRs, young), 0, 2 * time.Second},
-		{"no Date, old enough with the margin", page("", "Date:"), 5*time.Minute + clockMargin - time.Hour, 0},
-		{"no Date, a second short of the margin", page("", "Date:"), 5*time.Minute + clockMargin - time.Hour - time.Second, 2 * time.Second},
-		{"a Date that is none", page("", "Date: yesterday"), -time.Hour, 5*time.Minute + clockMargin + time.Second},
+		{"page, old enough", page("", oldDate), time.Hour, 0, false},
+		{"page, a second short", page("", youngDate), time.Hour, 2 * time.Second, false},
+		{"204, a second short", status(204, "", youngDate), time.Hour, 2 * time.Second, false},
+		{"404, a second short", status(404, noCDRs, youngDate), time.Hour, 2 * time.Second, false},
+		{"no Date, old enough with the margin", page("", noDate), localMin, 0, true},
+		{"no Date, a second short of the margin", page("", noDate), localMin - time.Second, 2 * time.Second, true},
+		{"a Date that is none", page("", "Date: yesterday"), 0, localMin + time.Second, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSetup(t, highLimits, replies(c.reply))
 				request := testRequest()
-				request.Span.EndExclusive = request.Span.EndExclusive.Add(-c.ahead)
-				if c.ahead != 0 {
-					request.Span.EndExclusive = cdr.InstantOf(time.Now()).Add(-c.ahead - time.Hour)
-				}
+				request.Span.EndExclusive = cdr.InstantOf(time.Now()).Add(-c.endedAgo)
 				out, err := s.feed.Fetch(t.Context(), request, s.sink)
 				var later *RetryLater
 				switch {
@@ -332,7 +337,7 @@ func TestAgeRule(t *testing.T) {
 				case c.after != 0 && (!errors.As(err, &later) || later.After != c.after || len(s.sink.calls) != 0):
 					t.Errorf("Fetch = %v with %d pages, want to retry after %s with none", err, len(s.sink.calls), c.after)
 				}
-				if noDate := strings.Contains(c.name, "no"); noDate != out.ServerDate.IsZero() {
+				if out.ServerDate.IsZero() != c.undated {
 					t.Errorf("the Outcome says that the server's date was %s", out.ServerDate)
 				}
 			})
@@ -421,6 +426,9 @@ func TestAgedOut(t *testing.T) {
 		request.Span.StartInclusive = cdr.InstantOf(time.Now()).Add(-request.Lookback + agedOutMargin/2)
 		_, err := s.feed.Fetch(t.Context(), request, s.sink)
 		var aged *AgedOut
+		if !strings.Contains(fmt.Sprint(err), "at the edge of what the feed keeps") {
+			t.Errorf("error %q does not say what happened", err)
+		}
 		if !errors.As(err, &aged) || aged.Start != request.Span.StartInclusive || aged.Age != request.Lookback-agedOutMargin/2 {
 			t.Errorf("Fetch = %v, want it aged out", err)
 		}
@@ -443,19 +451,22 @@ func TestPageSize(t *testing.T) {
 		replies []http.HandlerFunc
 		want    string
 		next    int
+		told    bool // the second request passes the first's page size on
 	}{
-		{"refused once, then remembered", 0, replies(status(400, ""), page(""), page("")), "5000 500 500", 500},
-		{"accepted: a later 400 is about something else", 0, replies(page(""), status(400, "")), "5000 5000", 5000},
-		{"refused, then empty", 0, replies(status(400, ""), status(404, noCDRs), page("")), "5000 500 500", 500},
-		{"fixed", 1000, replies(page(""), status(400, "")), "1000 1000", 1000},
-		{"timeouts halve it for the next window too", 0, replies(status(504, ""), status(504, ""), page(""), page("")), "5000 2500 1250 1250", 1250},
+		{"refused once, then remembered", 0, replies(status(400, ""), page(""), page("")), "5000 500 500", 500, false},
+		{"accepted: a later 400 is about something else", 0, replies(page(""), status(400, "")), "5000 5000", 5000, false},
+		{"refused, then empty", 0, replies(status(400, ""), status(404, noCDRs), page("")), "5000 500 500", 500, false},
+		{"fixed", 1000, replies(page(""), status(400, "")), "1000 1000", 1000, false},
+		{"timeouts halve it for the next window too", 0, replies(status(504, ""), status(504, ""), page(""), page("")), "5000 2500 1250 1250", 1250, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSetup(t, highLimits, c.replies, func(o *FeedOptions) { o.PageSize = c.fixed })
 				request := testRequest()
 				first, _ := s.feed.Fetch(t.Context(), request, s.sink)
-				request.PageSize = first.PageSize
+				if c.told {
+					request.PageSize = first.PageSize
+				}
 				second, _ := s.feed.Fetch(t.Context(), request, s.sink)
 				if got := sizes(s); got != c.want || second.PageSize != c.next {
 					t.Errorf("asked for %s, next %d; want %s, next %d", got, second.PageSize, c.want, c.next)
@@ -492,6 +503,28 @@ func TestPageTooLarge(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPageBufferIsBounded: one byte beyond the limit is read to know, and no
+// memory is taken for more, whatever the body promises.
+func TestPageBufferIsBounded(t *testing.T) {
+	for _, limitBytes := range []int{10, firstPageBytes, 2*firstPageBytes + 10} {
+		body := &endless{}
+		buffer := new(pageBuffer)
+		if err := buffer.read(http.Header{}, body, limitBytes); !errors.Is(err, errPageTooLarge) {
+			t.Errorf("an endless body ended with %v", err)
+		}
+		if body.read != limitBytes+1 || len(buffer.data) != limitBytes || cap(buffer.data) > limitBytes+limitBytes/2+64 {
+			t.Errorf("limit %d: %d bytes read into %d of %d", limitBytes, body.read, len(buffer.data), cap(buffer.data))
+		}
+	}
+}
+
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	return len(p), nil
 }
 
 func gzipped(s string) string {
@@ -657,11 +690,11 @@ func TestRegion(t *testing.T) {
 func TestTokenStaysHome(t *testing.T) {
 	s := newSetup(t, highLimits, nil, func(o *FeedOptions) { o.URL = mustURL("https://cdr.example:8443/v1/cdr_feed") })
 	for target, want := range map[string]bool{
-		"https://cdr.example:8443/x":                   true,
-		"https://CDR.example:8443/x":                   true,
-		"https://cdr.example/x":                        false,
-		"http://cdr.example:8443/x":                    false,
-		"https://analytics-calling-eu.webexapis.com/x": true,
+		"https://cdr.example:8443/x":                          true,
+		"https://CDR.example:8443/x":                          true,
+		"https://cdr.example/x":                               false,
+		"http://cdr.example:8443/x":                           false,
+		"https://analytics-calling-eu.webexapis.com/x":        true,
 		"https://analytics-calling-eu.webexapis.com:444/x":    false,
 		"http://analytics-calling-eu.webexapis.com/x":         false,
 		"https://analytics-calling-xx.webexapis.com/x":        false,
@@ -672,6 +705,37 @@ func TestTokenStaysHome(t *testing.T) {
 			t.Errorf("mayCarryToken(%s) = %t", target, got)
 		}
 	}
+}
+
+// TestGetRefusesOtherHosts is the last line of defence: however a URL came to be
+// asked, the token does not go there, nor anything else.
+func TestGetRefusesOtherHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, DefaultLimits, nil)
+		evil := &script{t: t}
+		s.net.serve(t, "evil.example:443", nil, evil)
+		if err := s.budget.Wait(t.Context(), Initial); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.feed.get(t.Context(), mustURL("https://evil.example/v1/cdr_feed"), Token{AccessToken: "secret"}, Initial, new(pageBuffer))
+		if errorKind(err) != "stopped 0" || len(s.net.dialed) != 0 {
+			t.Errorf("get = %v after dialing %v", err, s.net.dialed)
+		}
+		if next := s.budget.View(time.Now()).NextInitial; next.After(time.Now()) {
+			t.Errorf("nothing was sent, but the next request may go only at %s", next)
+		}
+	})
+}
+
+// TestTimeoutsHalveTheSpan: a window that the feed never manages in time gets
+// shorter, also where each try takes so long that patience ends first.
+func TestTimeoutsHalveTheSpan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, highLimits, repeatReply(2, silent), func(o *FeedOptions) { o.PageSize = SmallestPageSize })
+		if _, err := s.fetch(t.Context()); errorKind(err) != "replan, half" || len(s.script.requests()) != 2 {
+			t.Errorf("Fetch = %v after %d requests", err, len(s.script.requests()))
+		}
+	})
 }
 
 func TestProxy(t *testing.T) {
@@ -789,8 +853,104 @@ func TestTokenIsNeverPrinted(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	zap.New(core).Info("x", zap.Any("token", token), zap.Object("object", token), zap.Reflect("reflect", token))
 	text := fmt.Sprintf("%v %+v %#v %s %q %x", token, token, token, token, token, token)
+	marshalled, err := json.Marshal(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text += string(marshalled)
 	text += fmt.Sprint([]Token{token}, &token, struct{ T Token }{token}, logs.All()[0].ContextMap())
 	if strings.Contains(text, "hunter2") || strings.Contains(text, "68756e74657232") {
 		t.Errorf("the token is printed: %s", text)
 	}
+}
+
+// TestThrottleDrains: a 429 speaks for the whole credential, a 423 for one source.
+func TestThrottleDrains(t *testing.T) {
+	for code, drained := range map[int]bool{429: true, 423: false} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, highLimits, replies(status(code, "", "Retry-After: 300")))
+				if _, err := s.fetch(t.Context()); errorKind(err) != "retry later" {
+					t.Fatal(err)
+				}
+				now := time.Now()
+				view := s.budget.View(now)
+				want := BudgetView{NextInitial: now, NextPage: now}
+				if drained {
+					want = BudgetView{NextInitial: now.Add(5 * time.Minute), NextPage: now.Add(5 * time.Minute)}
+				}
+				if !view.NextInitial.Equal(want.NextInitial) || !view.NextPage.Equal(want.NextPage) {
+					t.Errorf("the budget is %v, want %v", view, want)
+				}
+			})
+		})
+	}
+}
+
+// TestJitter: waits grow by a part of themselves, and never over their cap.
+func TestJitter(t *testing.T) {
+	const most = 0.999
+	for _, c := range []struct {
+		name    string
+		replies []http.HandlerFunc
+		least   time.Duration
+		most    time.Duration
+	}{
+		{"backoff", replies(status(500, ""), page("")), 1400 * time.Millisecond, 1500 * time.Millisecond},
+		{"throttled", replies(status(429, ""), page("")), 65 * time.Second, 66 * time.Second},
+		{"throttled at the cap", replies(page(cursor(1)), status(423, "", "Retry-After: 900"), page("")), maxRetryAfter, maxRetryAfter},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, highLimits, c.replies)
+				s.feed.jitter = func() float64 { return most }
+				out, err := s.fetch(t.Context())
+				if err != nil || out.Waited < c.least || out.Waited > c.most {
+					t.Errorf("Fetch waited %s, %v; want %s to %s", out.Waited, err, c.least, c.most)
+				}
+			})
+		})
+	}
+}
+
+// addresses is a sink that notes where the bodies lie.
+type addresses []*byte
+
+func (a *addresses) Page(_ context.Context, _ int, body []byte) error {
+	*a = append(*a, &body[0])
+	return nil
+}
+
+// TestPageBufferIsReused: one buffer serves all pages of a window.
+func TestPageBufferIsReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, highLimits, replies(page(cursor(1)), page(cursor(2)), page("")))
+		var at addresses
+		if _, err := s.feed.Fetch(t.Context(), testRequest(), &at); err != nil {
+			t.Fatal(err)
+		}
+		if len(at) != 3 || at[0] != at[1] || at[1] != at[2] {
+			t.Errorf("the pages lie at %v", at)
+		}
+	})
+}
+
+func TestObserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, highLimits, replies(status(503, "busy"), page(cursor(1)), hangs, page("")))
+		if _, err := s.fetch(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range s.seen {
+			if a.Source != "acme" || a.Host != "127.0.0.1" || !strings.HasPrefix(a.TrackingID, "cdrbus_") || a.SentAt.IsZero() {
+				t.Errorf("attempt %+v lacks its marks", a)
+			}
+			got = append(got, fmt.Sprintf("%s %d %dB %s %v", a.Bucket, a.Status, a.Bytes, a.Took, a.Err))
+		}
+		want := "initial 503 4B 0s <nil>|initial 200 12B 0s <nil>|pages 200 10B 30s the body stalled|pages 200 12B 0s <nil>"
+		if strings.Join(got, "|") != want {
+			t.Errorf("observed %s\nwant %s", strings.Join(got, "|"), want)
+		}
+	})
 }

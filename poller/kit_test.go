@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -87,7 +88,7 @@ func (n *network) serve(t *testing.T, address string, certificate *tls.Certifica
 	n.mu.Lock()
 	n.listeners[address] = listener
 	n.mu.Unlock()
-	server := &http.Server{Handler: handler, ErrorLog: nil}
+	server := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
 	var accept net.Listener = listener
 	if certificate != nil {
 		accept = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{*certificate}})

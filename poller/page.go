@@ -41,7 +41,7 @@ func (b *pageBuffer) read(header http.Header, body io.Reader, limitBytes int) er
 	defer release()
 	for {
 		if len(b.data) == cap(b.data) {
-			b.data = slices.Grow(b.data, max(firstPageBytes, len(b.data)))
+			b.data = slices.Grow(b.data, min(max(firstPageBytes, len(b.data)), limitBytes+1-len(b.data)))
 		}
 		room := b.data[len(b.data):min(cap(b.data), limitBytes+1)]
 		n, err := decoded.Read(room)
@@ -70,20 +70,11 @@ func decode(encoding string, body io.Reader) (decoded io.Reader, release func(),
 		}
 		if err := reader.Reset(body); err != nil {
 			gzipReaders.Put(reader)
-			return nil, nil, fmt.Errorf("unpack body: %w", noCleanEnd(err))
+			return nil, nil, fmt.Errorf("unpack body: %w", err)
 		}
 		return reader, func() { gzipReaders.Put(reader) }, nil
 	}
 	return nil, nil, errors.New("unpack body: it has an encoding that was not asked for")
-}
-
-// noCleanEnd keeps a body that is empty where a gzip header belongs from
-// looking like the end of a good one.
-func noCleanEnd(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // stallReader puts the stall deadline off with every byte that comes.

@@ -53,6 +53,13 @@ func (p Policy) Validate() error {
 	return nil
 }
 
+// Earliest returns the oldest start of a new source that leaves time to ask for
+// it, instead of recording a gap at once.
+func (p Policy) Earliest(now time.Time) cdr.Instant {
+	s := State{Policy: p}
+	return s.oldestStart(now).Add(gapMargin)
+}
+
 const (
 	// minSkewMargin covers the grain of the Date header and of spans, a second each.
 	minSkewMargin = 2 * time.Second
@@ -233,7 +240,8 @@ func (s *State) Learn(request Request, out Outcome, items, bytes int64) {
 	s.learnDensity(request.Span, items, bytes)
 	s.NotBefore, s.Replans, s.AgedOuts = time.Time{}, 0, 0
 	if s.SpanLimit > 0 && request.Span.Duration() >= s.spanLimit() {
-		if s.SpanLimit += max(s.SpanLimit/2, time.Second); s.SpanLimit >= s.MaxWindow {
+		s.SpanLimit += max(s.SpanLimit/2, time.Second).Truncate(time.Second)
+		if s.SpanLimit >= s.MaxWindow {
 			s.SpanLimit = 0
 		}
 	}

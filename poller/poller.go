@@ -55,7 +55,7 @@ type PageSink interface {
 // next to an error.
 type Outcome struct {
 	Pages      int   // read and accepted by the sink
-	Requests   int   // sent, whatever came back
+	Requests   int   // attempted, whatever came back
 	TotalCount int64 // of the first page's next link, or 0 where the feed said that there is nothing; -1: unknown
 	Bytes      int64 // decoded, of the accepted pages
 
@@ -70,7 +70,7 @@ type Outcome struct {
 	Waited         time.Duration // for the budget, on the feed's demand, or backing off
 	FirstRequestAt time.Time
 	LastRequestAt  time.Time
-	LastInitialAt  time.Time // the last request out of the initial bucket: what NewBudget wants to know after a crash
+	LastInitialAt  time.Time // when the last request out of the initial bucket was answered or given up: what NewBudget wants to know after a crash
 	PageSize       int       // to use for the next window
 	Host           string    // that was asked last: another than the configured one after a change of region
 }

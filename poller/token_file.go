@@ -93,7 +93,7 @@ func (f *FileToken) stopped() *Stopped {
 	return &Stopped{
 		Code:    401,
 		Message: "the feed rejects the access token in " + f.where,
-		Remedy:  "it is expired, revoked or of another organisation: write a new one there, no restart is needed",
+		Remedy:  "it is expired, revoked or of another organisation: put a new one in its place (a file is read again by itself, a variable needs a restart)",
 		Reprobe: fileReprobe,
 	}
 }

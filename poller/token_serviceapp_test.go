@@ -53,7 +53,7 @@ func newGrantServer(t *testing.T, inMemory bool) *grantServer {
 	s := &grantServer{t: t, good: "refresh-0", lifetime: 14 * 24 * time.Hour, refresh: 90 * 24 * time.Hour, folder: t.TempDir()}
 	server := httptest.NewUnstartedServer(s)
 	if inMemory {
-		listener := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+		listener := &grantListener{conns: make(chan net.Conn), done: make(chan struct{})}
 		server.Listener.Close()
 		server.Listener = listener
 		s.dial = listener.dial
@@ -134,14 +134,14 @@ func hangUp(w http.ResponseWriter, _ int) bool {
 	return true
 }
 
-// pipeListener is a network in memory, so that fake time passes while it waits.
-type pipeListener struct {
+// grantListener is a network in memory, so that fake time passes while it waits.
+type grantListener struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
 }
 
-func (l *pipeListener) Accept() (net.Conn, error) {
+func (l *grantListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.conns:
 		return conn, nil
@@ -150,14 +150,14 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *pipeListener) Close() error {
+func (l *grantListener) Close() error {
 	l.once.Do(func() { close(l.done) })
 	return nil
 }
 
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+func (l *grantListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
 
-func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (l *grantListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
 	case l.conns <- theirs:
@@ -309,11 +309,53 @@ func TestServiceAppWithoutExpiryRefreshesWhenRejected(t *testing.T) {
 
 func TestServiceAppKeepsTheRefreshTokenIfNoneCame(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, s *grantServer) {
+		app := s.app()
+		token := wantToken(t, app, "access-1")
+		ends := app.RefreshTokenEnds()
 		s.keepOld = true
-		wantToken(t, s.app(), "access-1")
-		if got := s.stored().RefreshToken; got != "refresh-0" {
-			t.Errorf("the store holds %s, want the old one", got)
+		if err := app.Rejected(t.Context(), token); err != nil {
+			t.Fatal(err)
 		}
+		wantToken(t, app, "access-2")
+		if got := s.stored(); got.RefreshToken != "refresh-1" || !got.RefreshExpiresAt.Equal(ends) || !app.RefreshTokenEnds().Equal(ends) {
+			t.Errorf("the store does not hold the old refresh token, or not its end: %s, want %s", got.RefreshExpiresAt, ends)
+		}
+	})
+}
+
+func TestServiceAppForgetsTheEndOfTheFormerRefreshToken(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, s *grantServer) {
+		app := s.app()
+		token := wantToken(t, app, "access-1")
+		s.refresh = 0
+		if err := app.Rejected(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		wantToken(t, app, "access-2")
+		if ends := app.RefreshTokenEnds(); !ends.IsZero() {
+			t.Errorf("the new refresh token ends %s, want unknown", ends)
+		}
+	})
+}
+
+// TestServiceAppGetsTheSameAccessToken: if a refresh brings nothing new, it is
+// not repeated for each request.
+func TestServiceAppGetsTheSameAccessToken(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, s *grantServer) {
+		s.before = func(w http.ResponseWriter, _ int) bool {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"always","expires_in":86400}`)
+			return true
+		}
+		app := s.app()
+		token := wantToken(t, app, "always")
+		if err := app.Rejected(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			wantToken(t, app, "always")
+		}
+		s.wantRequests(2)
 	})
 }
 
@@ -526,6 +568,11 @@ func TestServiceAppRefused(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, s *grantServer) {
 		s.good = "another"
 		app := s.app()
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() { _, _ = app.Token(t.Context()) })
+		}
+		group.Wait()
 		for range 3 {
 			_, err := app.Token(t.Context())
 			stopped := wantStopped(t, err, reprobeInterval, "refresh-0", clientSecret, clientID)

@@ -148,12 +148,14 @@ func (w *window) ask(ctx context.Context) (*answer, error) {
 	if w.out.FirstRequestAt.IsZero() {
 		w.out.FirstRequestAt = now
 	}
-	if bucket == Initial {
-		w.out.LastInitialAt = now
-	}
 	ans, err := w.feed.get(ctx, target, token, bucket, w.buffer)
+	answeredAt := time.Now()
 	if err == nil {
+		answeredAt = ans.headerAt
 		w.noteClock(ans)
+	}
+	if bucket == Initial {
+		w.out.LastInitialAt = answeredAt
 	}
 	return ans, err
 }

@@ -116,10 +116,11 @@ type Shard struct {
 
 // state is what a shard may do next.
 //
-//	TakeOver -> restoring -Restored-> fresh -Commit-> spent -Commit-> spent ...
-//	                ^                   |                |
-//	                |                 Commit: MustRestore|
-//	             Recover  <---------- broken <-----------+
+//	TakeOver, Recover:          restoring
+//	Restored:                   restoring -> fresh
+//	Commit, Committed:          fresh, spent -> spent (fresh without transactions)
+//	Commit, MustRestore:        fresh, spent -> broken
+//	Recover, MustRestore:       broken -> broken
 //
 // and from anywhere, when fenced, to lost.
 type state uint8
@@ -330,3 +331,6 @@ func (s *Shard) surrender(failure *Failure) outcome {
 	s.state = broken
 	return MustRestore{Cause: failure, Blame: failure.Blame}
 }
+
+// Epoch is the producer epoch in use: each transaction takes the next one.
+func (s *Shard) Epoch() int16 { return s.own.epoch }

@@ -92,3 +92,6 @@ func (t *tally) snapshot() Counts {
 	}
 	return c
 }
+
+// PageCounts returns the counts of the page that Each read last.
+func (e *Encoder) PageCounts() Counts { return e.page.snapshot() }

@@ -22,6 +22,11 @@ var (
 	errLost = errors.New("shard lost")
 )
 
+// commitPatience is how long a committer may be at one commit, its repeats
+// included, before the process counts as stuck: longer than brokers need to
+// elect leaders and coordinators anew, and for a transaction to run out of time.
+const commitPatience = 10 * time.Minute
+
 // maxSolitaryFailures is how often a window may fail to commit alone before its
 // source is parked and the others go on.
 const maxSolitaryFailures = 3
@@ -29,10 +34,16 @@ const maxSolitaryFailures = 3
 // commitLoop commits what the lanes hand over until ctx ends or the shard is
 // lost. It is the only goroutine that touches the producer and the positions.
 func (s *shard) commitLoop(ctx context.Context) error {
+	loop := fmt.Sprintf("committer of shard %d", s.index)
+	defer s.daemon.board.Ended(loop)
+	alive := time.NewTicker(30 * time.Second)
+	defer alive.Stop()
 	for {
+		s.daemon.board.Progress(loop, commitPatience)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-alive.C:
 		case first := <-s.ready:
 			if err := s.commitAll(ctx, s.gather(first)); err != nil {
 				return err
@@ -278,9 +289,13 @@ func (s *shard) report(batch []*window, next map[*window]offsets.Position, began
 	commit := status.Commit{Shard: s.index, DurationSeconds: time.Since(began).Seconds()}
 	for _, w := range batch {
 		commit.Windows = append(commit.Windows, w.summary(next[w]))
+		for field, n := range w.unmapped {
+			s.daemon.board.Unmapped(w.source.name, field, uint64(n))
+		}
 		if len(w.sample) > 0 {
 			s.daemon.board.Event(w.source.name, w.sample)
 		}
 	}
 	s.daemon.board.Committed(commit)
+	s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Epoch = int64(s.producer.Epoch()) })
 }

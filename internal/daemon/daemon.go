@@ -93,6 +93,7 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		log:         options.Log,
 		board:       options.Board,
 		until:       options.Until,
+		finish:      finish{until: options.Until},
 		memory:      newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
 		fingerprint: schema.Fingerprint(),
 		budgets:     map[string]*poller.Budget{},

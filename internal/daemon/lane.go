@@ -28,11 +28,14 @@ type lane struct {
 	seen    *offsets.Seen
 	log     *zap.Logger
 
-	inFlight *window // handed to the committer, verdict pending; or nil
+	name               string
+	seenIDs, seenBytes uint64  // as last reported
+	inFlight           *window // handed to the committer, verdict pending; or nil
 }
 
 // run fetches windows until ctx ends.
 func (l *lane) run(ctx context.Context) error {
+	defer l.daemon.board.Ended(l.name)
 	for {
 		choice, err := l.choose(ctx)
 		if err != nil {
@@ -59,6 +62,10 @@ func (l *lane) run(ctx context.Context) error {
 	}
 }
 
+// requestPatience is how long a lane may be at one request before the process
+// counts as stuck: the feed may ask for up to a quarter of an hour.
+const requestPatience = 20 * time.Minute
+
 // choice is what a lane does next: a window to fetch, or a gap to record.
 type choice struct {
 	source  *source
@@ -75,6 +82,7 @@ func (l *lane) choose(ctx context.Context) (choice, error) {
 		if best.source != nil {
 			return best, nil
 		}
+		l.daemon.board.Progress(l.name, wakeAt.Sub(now)+time.Minute)
 		if err := l.sleep(ctx, wakeAt.Sub(now)); err != nil {
 			return choice{}, err
 		}
@@ -128,6 +136,7 @@ func (l *lane) settle(ctx context.Context) (kept bool, err error) {
 	if l.inFlight == nil {
 		return true, nil
 	}
+	l.daemon.board.Progress(l.name, commitPatience)
 	select {
 	case <-ctx.Done():
 		return false, ctx.Err()
@@ -150,7 +159,18 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	w.pending.Adopt(v.journalOffset)
 	w.source.committed(v.position)
 	l.seen.EvictBefore(horizon(l.sources))
+	l.reportSeen()
 	return true
+}
+
+// reportSeen adds this lane's set of IDs to what the board says of the shard.
+func (l *lane) reportSeen() {
+	ids, bytes := uint64(l.seen.Len()), uint64(l.seen.Bytes())
+	l.daemon.board.UpdateShard(l.shard.index, func(b *status.Shard) {
+		b.SeenIDs += ids - l.seenIDs
+		b.SeenBytes += bytes - l.seenBytes
+	})
+	l.seenIDs, l.seenBytes = ids, bytes
 }
 
 // prepare fetches what was chosen. A nil window without an error means that
@@ -165,6 +185,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		return nil, err
 	}
 	w := l.newWindow(c.source, request, share)
+	l.daemon.board.Progress(l.name, requestPatience)
 	c.source.enter(status.Fetching, "")
 	w.outcome, err = c.source.feed.Fetch(ctx, request, w)
 	c.source.servedAt = time.Now()
@@ -250,4 +271,8 @@ func (l *lane) abandon() {
 	if l.inFlight != nil {
 		l.inFlight.release()
 	}
+	l.daemon.board.UpdateShard(l.shard.index, func(b *status.Shard) {
+		b.SeenIDs -= l.seenIDs
+		b.SeenBytes -= l.seenBytes
+	})
 }

@@ -227,7 +227,10 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 			PageSize:     cfg.PageSize,
 			StrictRegion: cfg.StrictRegion,
 			Log:          d.log, // it names the source itself
-			Observe:      func(a poller.Attempt) { d.board.Requested(a.Source, a.Status) },
+			Observe: func(a poller.Attempt) {
+				d.board.Requested(a.Source, a.Status)
+				d.board.Progress(laneName(cfg.Group()), requestPatience)
+			},
 		})
 	}
 	for _, sweep := range cfg.Sweeps {

@@ -175,9 +175,11 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 			}
 		}
 	}
-	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, log: s.log}
+	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, log: s.log, name: laneName(group)}
 	l.budget = s.daemon.budgetOf(group, sources)
+	l.reportSeen()
 	for _, src := range sources {
+		src.showBudget(l.budget)
 		if src.feed == nil {
 			if src.feed, err = src.openFeed(l.budget); err != nil {
 				return nil, fmt.Errorf("source %s: %w", src.name, err)
@@ -186,3 +188,6 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 	}
 	return l, nil
 }
+
+// laneName is what health checks call the lane of a credential group.
+func laneName(group string) string { return "lane of " + group }

@@ -243,6 +243,23 @@ func (s *source) enter(state status.State, reason string) {
 
 func (s *source) report(change func(*status.Source)) { s.board.Update(s.name, change) }
 
+// showBudget lets the board read the request budget, and the token's state, as
+// they are when somebody looks.
+func (s *source) showBudget(budget *poller.Budget) {
+	limits := s.config.Limits
+	s.report(func(b *status.Source) {
+		b.BudgetNow = func(now time.Time) status.Budget {
+			view := budget.View(now)
+			return status.Budget{
+				InitialPerMinute:   float64(limits.InitialPerMinute),
+				InitialAvailableAt: view.NextInitial,
+				PagesPerMinute:     float64(limits.PagesPerMinute),
+				PagesLeft:          float64(view.PagesLeft),
+			}
+		}
+	})
+}
+
 // expectedBytes is what a window over span will probably take, by what the plan
 // has learned; nothing is known of a source's first window.
 func (s *source) expectedBytes(span cdr.Span) int64 {

@@ -37,7 +37,8 @@ type window struct {
 	headers  *headerBuilder
 	encoders *encoderPool
 	page     int
-	sample   []byte // the last event's value, for the status page
+	sample   []byte           // the last event's value, for the status page
+	unmapped map[string]int64 // values by field
 
 	distinctIDs       int64  // once every page was read
 	unproven          string // why the receipt says unproven; empty: proven
@@ -71,7 +72,23 @@ func (w *window) Page(_ context.Context, n int, body []byte) error {
 	if err := encoder.Each(body, w.add); err != nil {
 		return err
 	}
+	counts := encoder.PageCounts()
+	w.noteUnmapped(counts.Unknown)
+	w.noteUnmapped(counts.Unparseable)
+	w.source.report(func(b *status.Source) {
+		b.Current = status.Current{Span: w.request.Span, Purpose: w.purpose, Pages: n + 1, TotalCount: -1, Items: uint64(w.facts.items)}
+	})
 	return w.share.hold(w.bytes())
+}
+
+// noteUnmapped counts what went into the events' unmapped maps, by field.
+func (w *window) noteUnmapped(fields map[string]int64) {
+	if len(fields) > 0 && w.unmapped == nil {
+		w.unmapped = map[string]int64{}
+	}
+	for field, n := range fields {
+		w.unmapped[field] += n
+	}
 }
 
 // bytes is what the window keeps in memory.

@@ -1,0 +1,246 @@
+// Package e2e runs the real program as a process, against a feed, a schema
+// registry and a Kafka that it knows nothing special about, kills it, and asks
+// clients that share no code with it what the topics hold.
+//
+// Plain go test uses the embedded broker. A real Apache Kafka is asked for with
+//
+//	go test ./internal/e2e -v -kafka.versions=4.4.0,3.9.2 -e2e.python=/path/to/python
+//
+// and then needs Java 17 (a JDK), Maven, kcat and a Python that has
+// confluent-kafka[avro,schemaregistry].
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/simulator"
+)
+
+var pythonFlag = flag.String("e2e.python", "", "a Python with confluent-kafka[avro,schemaregistry], for the check by a second client")
+
+// binary builds the program once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "cdrbus-e2e-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(folder, "cdrbus")
+	output, err := exec.Command("go", "build", "-o", path, "cdrbus/cmd/cdrbus").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build cdrbus: %w\n%s", err, output)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// rig is a feed, a registry and a configuration around some Kafka.
+type rig struct {
+	t        *testing.T
+	folder   string
+	brokers  []string
+	registry *srfake.Registry
+	feed     *simulator.Simulator
+	feedURL  string
+	config   string // path
+	start    cdr.Instant
+	until    cdr.Instant
+	log      *bytes.Buffer // of all processes
+}
+
+// rigOptions say how much there is to do.
+type rigOptions struct {
+	span     time.Duration // of feed time
+	rate     float64       // records a second, both sources together
+	profiles []string
+	kafka    string // further lines of the kafka section
+	top      string // further lines at the top
+	tune     func(*simulator.Options)
+}
+
+// The two sources: one with a bare token, one with a Service App.
+const (
+	bareSource = "acme"
+	appSource  = "globex"
+)
+
+var sources = []string{bareSource, appSource}
+
+func newRig(t *testing.T, brokers []string, o rigOptions) *rig {
+	t.Helper()
+	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, log: &bytes.Buffer{}}
+	r.until = cdr.InstantOf(time.Now().Add(-10 * time.Minute))
+	r.start = r.until.Add(-o.span)
+	r.registry = srfake.New()
+	t.Cleanup(r.registry.Close)
+	r.startFeed(o)
+	r.write("cdrbus.yaml", r.configuration(o))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the program's log:\n%s", r.log.Bytes()[max(0, r.log.Len()-60000):])
+		}
+	})
+	return r
+}
+
+func (r *rig) startFeed(o rigOptions) {
+	r.t.Helper()
+	options := simulator.DefaultOptions()
+	options.Seed = 7
+	options.Records.Rate = o.rate / float64(len(sources))
+	for _, profile := range o.profiles {
+		if err := options.ApplyProfile(profile); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for _, name := range sources {
+		options.Organizations = append(options.Organizations, simulator.Organization{
+			Name: name, Token: "token-" + name,
+			ClientID: "client-" + name, ClientSecret: "secret-" + name, RefreshToken: "refresh-" + name,
+		})
+	}
+	if o.tune != nil {
+		o.tune(&options)
+	}
+	var err error
+	if r.feed, err = simulator.New(options); err != nil {
+		r.t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.feedURL = "http://" + listener.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.feed.Serve(ctx, listener) }()
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+func (r *rig) configuration(o rigOptions) string {
+	for _, name := range sources {
+		r.write(name+".token", "token-"+name)
+		r.write(name+".client_id", "client-"+name)
+		r.write(name+".client_secret", "secret-"+name)
+		r.write(name+".tokens.json", fmt.Sprintf(`{"version":1,"refresh_token":"refresh-%s"}`, name))
+	}
+	return fmt.Sprintf(`%s
+kafka:
+  brokers: [%s]
+  shards: 4
+  partitions: 6
+  compression: zstd
+%s
+schema_registry: {url: %s}
+admin: {listen: ""}
+log: {format: json}
+sources:
+  - name: %[5]s
+    url: %[6]s/v1/cdr_feed
+    token_file: %[5]s.token
+    start: %[7]s
+    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
+  - name: %[8]s
+    url: %[6]s/v1/cdr_feed
+    credential: %[8]s
+    start: %[7]s
+    max_window: 2h
+    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
+credentials:
+  - name: %[8]s
+    client_id_file: %[8]s.client_id
+    client_secret_file: %[8]s.client_secret
+    token_store: %[8]s.tokens.json
+    token_url: %[6]s/v1/access_token
+`, o.top, strings.Join(r.brokers, ", "), o.kafka, r.registry.URL(), bareSource, r.feedURL, r.start, appSource)
+}
+
+// write puts a file that only its owner may read into the rig's folder.
+func (r *rig) write(name, content string) string {
+	r.t.Helper()
+	path := filepath.Join(r.folder, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	if name == "cdrbus.yaml" {
+		r.config = path
+	}
+	return path
+}
+
+// process is one life of the program.
+type process struct {
+	command *exec.Cmd
+	ended   chan struct{}
+	err     error // once ended
+}
+
+// startRun begins a bounded run.
+func (r *rig) startRun(arguments ...string) *process {
+	r.t.Helper()
+	path, err := binary()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	p := &process{command: exec.Command(path, append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...), ended: make(chan struct{})}
+	p.command.Stderr = r.log
+	if err := p.command.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		p.err = p.command.Wait()
+	}()
+	r.t.Cleanup(p.kill)
+	return p
+}
+
+// kill ends the process as kill -9 does.
+func (p *process) kill() {
+	_ = p.command.Process.Signal(syscall.SIGKILL)
+	<-p.ended
+}
+
+// runToEnd lets the program reach its bound, and returns what it used.
+func (r *rig) runToEnd(patience time.Duration) *os.ProcessState {
+	r.t.Helper()
+	p := r.startRun()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		_ = p.command.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
+		<-p.ended
+		r.t.Fatalf("cdrbus did not reach %s within %s", r.until, patience)
+	}
+	if p.err != nil {
+		r.t.Fatalf("cdrbus run: %v", p.err)
+	}
+	return p.command.ProcessState
+}

@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cdrbus/internal/cdr"
+)
+
+// expected is what the topics must hold of the feed between start and until.
+type expected struct {
+	keys    map[string]string // by Report ID: "key_from key"
+	rejects map[string]bool   // SHA-256 of items without a usable Report ID, by source
+	ids     map[string]string // SHA-256 of every item, to its Report ID
+	edge    map[string]bool   // Report IDs just outside: a feed whose end is inclusive may add some
+}
+
+func (r *rig) truth() expected {
+	r.t.Helper()
+	e := expected{keys: map[string]string{}, rejects: map[string]bool{}, ids: map[string]string{}, edge: map[string]bool{}}
+	asked := cdr.Span{StartInclusive: r.start, EndExclusive: r.until}
+	around := cdr.Span{StartInclusive: r.start.Add(-time.Minute), EndExclusive: r.until.Add(time.Minute)}
+	for _, source := range sources {
+		for record := range r.feed.Truth(source, around) {
+			e.ids[source+" "+record.SHA256] = record.ReportID
+			switch {
+			case !asked.Contains(cdr.InstantOf(record.ReportTime)):
+				e.edge[record.ReportID] = true
+			case record.ReportID == "":
+				e.rejects[source+" "+record.SHA256] = true
+			default:
+				e.keys[record.ReportID] = record.KeyFrom + " " + record.Key
+			}
+		}
+	}
+	if len(e.keys) == 0 {
+		r.t.Fatal("the feed has no records: the test would prove nothing")
+	}
+	return e
+}
+
+// found is what some client says of the topics.
+type found struct {
+	events     map[string]int    // by Report ID
+	keys       map[string]string // by Report ID: "key_from key"
+	partitions map[string]int    // by key
+	letters    map[string]int    // by source and SHA-256, first parts only
+}
+
+// readEvents reads lines of "partition|key|headers", as kcat prints them.
+func readEvents(t *testing.T, lines []byte) found {
+	t.Helper()
+	f := found{events: map[string]int{}, keys: map[string]string{}, partitions: map[string]int{}}
+	eachLine(t, lines, func(line string) {
+		fields := strings.SplitN(line, "|", 3)
+		if len(fields) != 3 {
+			t.Fatalf("cannot read event line %q", line)
+		}
+		headers := parseHeaders(fields[2])
+		var partition int
+		if _, err := fmt.Sscan(fields[0], &partition); err != nil {
+			t.Fatalf("event line %q: %v", line, err)
+		}
+		id := headers["ce_id"]
+		f.events[id]++
+		f.keys[id] = headers["key_from"] + " " + fields[1]
+		if former, known := f.partitions[fields[1]]; known && former != partition {
+			t.Errorf("key %q is in partitions %d and %d", fields[1], former, partition)
+		}
+		f.partitions[fields[1]] = partition
+	})
+	return f
+}
+
+// readLetters reads lines of "key|headers" into the letters.
+func (f *found) readLetters(t *testing.T, lines []byte) {
+	t.Helper()
+	f.letters = map[string]int{}
+	eachLine(t, lines, func(line string) {
+		key, rest, _ := strings.Cut(line, "|")
+		if headers := parseHeaders(rest); strings.HasPrefix(headers["part"], "1/") {
+			f.letters[key+" "+headers["sha256"]]++
+		}
+	})
+}
+
+func parseHeaders(text string) map[string]string {
+	headers := map[string]string{}
+	for _, field := range strings.Split(text, ",") {
+		key, value, _ := strings.Cut(field, "=")
+		headers[key] = value
+	}
+	return headers
+}
+
+func eachLine(t *testing.T, text []byte, visit func(string)) {
+	t.Helper()
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		visit(lines.Text())
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compare demands every record of the truth in a topic, once, and nothing else.
+// With repeats allowed it counts them instead.
+func (e expected) compare(t *testing.T, f found, repeatsAllowed bool) (repeats int) {
+	t.Helper()
+	missing, wrong := 0, 0
+	complain := func(count *int, format string, arguments ...any) {
+		if *count++; *count <= 10 {
+			t.Errorf(format, arguments...)
+		}
+	}
+	inLetters := map[string]bool{}
+	for letter, n := range f.letters {
+		id, known := e.ids[letter]
+		if !known {
+			complain(&wrong, "dead letter %s is of no item of the feed", letter)
+		}
+		if n > 1 && !repeatsAllowed {
+			complain(&wrong, "dead letter %s is there %d times", letter, n)
+		}
+		repeats += n - 1
+		inLetters[id] = true
+	}
+	for reject := range e.rejects {
+		if f.letters[reject] == 0 {
+			complain(&missing, "item %s without a Report ID is not in the dead-letter topic", reject)
+		}
+	}
+	for id, key := range e.keys {
+		switch n := f.events[id]; {
+		case n == 0 && !inLetters[id]:
+			complain(&missing, "record %s is missing", id)
+		case n > 1 && !repeatsAllowed:
+			complain(&wrong, "record %s is there %d times", id, n)
+		case n > 0 && f.keys[id] != key:
+			complain(&wrong, "record %s has key %q, want %q", id, f.keys[id], key)
+		}
+		repeats += max(0, f.events[id]-1)
+	}
+	for id := range f.events {
+		if _, known := e.keys[id]; !known && !(e.edge[id] && f.events[id] == 1) {
+			complain(&wrong, "event %s is of no record of the feed between start and end", id)
+		}
+	}
+	t.Logf("%d records of the feed, %d distinct events, %d dead letters, %d missing, %d wrong, %d repeats",
+		len(e.keys)+len(e.rejects), len(f.events), len(f.letters), missing, wrong, repeats)
+	return repeats
+}
