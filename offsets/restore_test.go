@@ -316,6 +316,10 @@ func TestRestoreAtLeastOnceTakesTheFurthest(t *testing.T) {
 		}, 5 * time.Hour, 4, "its counter goes back to 3"},
 		"further by stream": {func(l *memoryLog) {
 			l.position(t, 1, stream)
+			l.position(t, 1, at("acme", 3, 5*time.Hour))
+		}, 5 * time.Hour, 3, ""},
+		"forked": {func(l *memoryLog) {
+			l.position(t, 1, at("acme", 2, 5*time.Hour))
 			l.position(t, 1, at("acme", 2, 5*time.Hour))
 		}, 5 * time.Hour, 2, "its counter 2 comes again after offset 0: two writers"},
 		"garbage behind": {func(l *memoryLog) {
@@ -434,6 +438,9 @@ func TestReadPositionsReadsOnlyWhatIsNew(t *testing.T) {
 	}
 	if s := before.Sources[0]; s.Position.Counter != 1 {
 		t.Errorf("what was restored before changed to %+v", s)
+	}
+	if twice, err := ReadPositions(context.Background(), l, before); err != nil || twice.Sources[0].Refused != nil || twice.Sources[0].Position.Counter != 2 {
+		t.Errorf("read on a second time acme is %+v, %v", twice.Sources[0], err)
 	}
 	// Nothing new: no read at all, and the same positions.
 	l.reads = nil

@@ -66,6 +66,7 @@ type replay struct {
 type journalProgress struct {
 	source  cdr.SourceName
 	counter cdr.Counter // of the position: no chunk can have a higher one
+	from    int64       // of the position: what lies before was evicted, or given up
 	last    Chunk       // its header; Of is 0 before the first
 	offset  int64       // of last
 	refused bool
@@ -75,7 +76,7 @@ func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 	from := bounds.LastStable
 	r := &replay{options: o, seen: NewSeen(bounds.LastStable), progress: map[string]*journalProgress{}}
 	for _, p := range o.Positions {
-		progress := &journalProgress{source: p.Source, counter: p.Counter}
+		progress := &journalProgress{source: p.Source, counter: p.Counter, from: p.JournalFrom}
 		r.progress[string(p.Source)] = progress
 		if p.JournalFrom > bounds.LastStable {
 			r.refuse(progress, bounds.LastStable, &Refusal{
@@ -85,6 +86,9 @@ func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 				Cost:    costOfForgetting,
 			})
 			continue
+		}
+		if p.Counter == 1 && p.LastWindow.Purpose == cdr.Start {
+			continue // fixed where the source begins, before anything was published
 		}
 		from = min(from, p.JournalFrom)
 	}
@@ -102,7 +106,7 @@ func (r *replay) record(record committed.Record) error {
 		r.cutAt(record.Timestamp)
 	}
 	progress, ours := r.progress[string(record.Key)]
-	if !ours {
+	if !ours || record.Offset < progress.from {
 		return nil
 	}
 	chunk, err := DecodeChunk(record.Value)
@@ -165,7 +169,7 @@ func (p *journalProgress) check(c Chunk, offset int64) *Refusal {
 	if c.Counter > p.counter {
 		return &Refusal{
 			Code:    JournalAhead,
-			Message: fmt.Sprintf("its journal of published IDs knows counter %d, and its position is at %d: the position's topic was put back to an older state", c.Counter, p.counter),
+			Message: fmt.Sprintf("its journal of published IDs knows counter %d, and its position is at %d: the offsets topic was put back to an older state", c.Counter, p.counter),
 			Remedy:  rebuildCommand(p.source),
 		}
 	}

@@ -29,7 +29,7 @@ func commitWindow(t testing.TB, l *memoryLog, s *Seen, w Window, ids ...int) {
 
 func journalPosition(source cdr.SourceName, counter cdr.Counter, journalFrom int64) Position {
 	p := at(source, counter, 0)
-	p.JournalFrom = journalFrom
+	p.JournalFrom, p.LastWindow.Purpose = journalFrom, cdr.Live
 	return p
 }
 
@@ -93,17 +93,36 @@ func TestRestoreSeenOfNobodyBegins(t *testing.T) {
 	}
 }
 
-// TestRestoreSeenReadsFromTheLowest: sources of a group share one set, and the one that
-// has not committed for the longest time says where it begins.
-func TestRestoreSeenReadsFromTheLowest(t *testing.T) {
+// TestRestoreSeenOfANewSource: its first position says where it begins and nothing of
+// the journal, which is not read, nor missed, on its account.
+func TestRestoreSeenOfANewSource(t *testing.T) {
 	l := newLog()
 	s := NewSeen(0)
 	for n := range 5 {
 		commitWindow(t, l, s, window(n, schemaA), n)
 	}
-	back, result := restoreSeen(t, l, seenOptions(journalPosition("acme", 5, 6), journalPosition("beta", 9, 4)))
-	if got, want := has(back, 10), []int{2, 3, 4}; !slices.Equal(got, want) || result.From != 4 {
-		t.Errorf("the set has %v from %d, want %v from 4", got, result.From, want)
+	l.cut("ids", 1, 4)
+	_, result := restoreSeen(t, l, seenOptions(journalPosition("acme", 5, 6), at("fresh", 1, 0)))
+	if result.From != 6 || result.Cut != nil {
+		t.Errorf("result is %+v, want from 6 without a cut", result)
+	}
+	if _, result = restoreSeen(t, l, seenOptions(at("fresh", 1, 0))); result.From != 10 || result.Cut != nil {
+		t.Errorf("of the new source alone the result is %+v, want from the end without a cut", result)
+	}
+}
+
+// TestRestoreSeenReadsEachFromItsOwnOffset: sources of a group share one set, but each
+// position knows from where its own source's records still count.
+func TestRestoreSeenReadsEachFromItsOwnOffset(t *testing.T) {
+	l := newLog()
+	s := NewSeen(0)
+	for n := range 5 {
+		commitWindow(t, l, s, window(n, schemaA), 10+n)
+		commitWindow(t, l, s, ofSource(window(n, schemaA), "beta"), 20+n)
+	}
+	back, result := restoreSeen(t, l, seenOptions(journalPosition("acme", 5, 12), journalPosition("beta", 5, 6)))
+	if got, want := has(back, 30), []int{13, 14, 21, 22, 23, 24}; !slices.Equal(got, want) || result.From != 6 {
+		t.Errorf("the set has %v from %d, want %v from 6", got, result.From, want)
 	}
 }
 
@@ -200,6 +219,17 @@ func TestRestoreSeenRefuses(t *testing.T) {
 				t.Errorf("the set has %v, and beta's 9 is missing", got)
 			}
 			fmt.Fprintf(&text, "%s:\n\t%s: %v\n", c.name, c.code, result.Refused[0])
+			// The remedy mends it, but where another fault lies behind.
+			var offset int64
+			_, argument, given := strings.Cut(result.Refused[0].Remedy, "--journal-from ")
+			if given && c.name != "a chunk of another count" {
+				if _, err := fmt.Sscan(argument, &offset); err != nil {
+					t.Fatal(err)
+				}
+				if _, result := restoreSeen(t, l, seenOptions(journalPosition("acme", 3, offset))); len(result.Refused) != 0 {
+					t.Errorf("after the remedy refused are %v", result.Refused)
+				}
+			}
 			// In AtLeastOnce only what cannot be read at all is refused.
 			options := seenOptions(journalPosition("acme", 3, 0))
 			options.Mode = AtLeastOnce

@@ -184,16 +184,13 @@ func (p *Pending) Check(id cdr.ReportID, hash uint64) Verdict {
 
 // rebase gives an entry the hash that its content has under the window's schema, so
 // that the next revision of it is noticed. It is not journalled: after a restart the
-// old hash is rebased again.
+// old hash is rebased again. Until then the old generation, which ends with the new
+// one, remembers where the journal has the entry.
 func (p *Pending) rebase(id cdr.ReportID, entry slot, hash uint64) {
 	s := p.seen
-	old := s.generations[entry.generation()]
-	p.replaced = append(p.replaced, replaced{id, entry.hash(), old.generationKey})
-	number := s.generation(generationKey{old.endExclusive, p.window.SchemaFingerprint})
-	// The journal holds the entry where the old generation has it, or, if that is
-	// pending still, somewhere behind all that is adopted.
-	s.journalled(number, min(old.journalFrom, s.journalNext))
-	entry.set(hash, number)
+	old := s.generations[entry.generation()].generationKey
+	p.replaced = append(p.replaced, replaced{id, entry.hash(), old})
+	entry.set(hash, s.generation(generationKey{old.endExclusive, p.window.SchemaFingerprint}))
 }
 
 // revise gives an entry new content and returns its generation. It lives as long as

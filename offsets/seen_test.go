@@ -254,6 +254,17 @@ func TestPendingJournal(t *testing.T) {
 	}
 }
 
+func TestPendingIDs(t *testing.T) {
+	p := NewSeen(0).Begin(window(0, schemaA))
+	expect(t, p, 5, 1, New)
+	expect(t, p, 6, 1, New)
+	expect(t, p, 6, 1, Known)
+	expect(t, p, 5, 2, Revised)
+	if got, want := slices.Collect(p.IDs()), []cdr.ReportID{numberedID(5), numberedID(6), numberedID(5)}; !slices.Equal(got, want) {
+		t.Errorf("IDs() yields %v, want %v", got, want)
+	}
+}
+
 // naiveSeen is the set as its rules say it, with no thought of cost: a map, copied
 // whole at each Begin.
 type naiveSeen struct {
