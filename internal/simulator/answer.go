@@ -134,7 +134,10 @@ func (x *exchange) failWait(status int, wait time.Duration) {
 	case RetryGarbage:
 		x.w.Header().Set("Retry-After", pick(draw(x.hash, saltFault+3), []string{"soon", "-5", "1e3", ""}))
 	}
-	if form == RetrySeconds || form == RetryDate {
+	// A date means what was meant only to a clock that agrees with the feed's;
+	// one that is behind, or is told a later time than it is, reads a longer wait.
+	agrees := x.s.options.ClockOffset >= 0 && x.answers.DateSkew <= 0
+	if form == RetrySeconds || form == RetryDate && agrees {
 		x.org.demandWait(x, status, until)
 	}
 	x.fail(status, "")

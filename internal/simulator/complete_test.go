@@ -22,14 +22,15 @@ func TestComplete(t *testing.T) {
 		check  func(*testing.T, *Simulator, *client, collected)
 	}{
 		{name: "plain", check: func(t *testing.T, _ *Simulator, c *client, got collected) {
-			if distinct := len(got.records()); c.pages < 8 || c.total != distinct {
+			if distinct := len(got.records()); c.pages < 4 || c.total != distinct {
 				t.Errorf("%d pages, totalCount %d, %d distinct of %d items: want many pages and a true count", c.pages, c.total, distinct, len(got.items))
 			}
 		}},
 		{name: "stream", path: "/v1/cdr_stream", by: "insert", width: 2 * time.Hour},
 		{name: "by start", by: "start", change: func(o *Options) { o.Answers.SelectBy = ByStart }},
 		{name: "by creation", by: "insert", change: func(o *Options) { o.Answers.SelectBy = ByCreation }},
-		{name: "end inclusive", change: func(o *Options) { o.Answers.EndInclusive = true }},
+		{name: "end exclusive, many a second", width: 5 * time.Minute, change: func(o *Options) { o.Records.Rate = 10 }},
+		{name: "end inclusive, many a second", width: 5 * time.Minute, change: func(o *Options) { o.Records.Rate, o.Answers.EndInclusive = 10, true }},
 		{name: "single link", change: func(o *Options) { o.Answers.Link = LinkSingle }},
 		{name: "mixed links", change: func(o *Options) { o.Answers.Link = LinkMixed }},
 		{name: "no total", change: func(o *Options) { o.Answers.TotalCount = TotalOff }},
@@ -67,7 +68,7 @@ func TestComplete(t *testing.T) {
 		{name: "late on the stream", path: "/v1/cdr_stream", by: "insert", width: 2 * time.Hour, change: func(o *Options) { o.Records.LateShare = 0.3 }},
 		{name: "revised", change: func(o *Options) { o.Records.RevisedShare = 0.3 }},
 		{name: "gzip", change: func(o *Options) { o.Answers.Gzip = GzipOn }, client: func(c *client) { c.gzip = true }},
-		{name: "day curve", change: func(o *Options) { o.Records.DayCurve, o.Records.EmptyNights = true, true }},
+		{name: "day curve", change: func(o *Options) { o.Records.Rate, o.Records.DayCurve, o.Records.EmptyNights = 0.4, true, true }},
 		{name: "content", change: func(o *Options) { must(t, o.ApplyProfile("content")); o.Records.GiantBytes = 100_000 }},
 		{name: "paging", change: func(o *Options) { must(t, o.ApplyProfile("paging")) }},
 		{name: "faults", change: func(o *Options) { must(t, o.ApplyProfile("faults")) }, client: func(c *client) { c.gzip = true }},
@@ -113,7 +114,7 @@ func checkComplete(t *testing.T, s *Simulator, c *client, path, by string, width
 		path = "/v1/cdr_feed"
 	}
 	if width == 0 {
-		width = 8 * time.Hour
+		width = 4 * time.Hour
 	}
 	end := s.now().Add(-5 * time.Minute).Truncate(time.Second)
 	url := "http://sim" + recordsURL(path, end.Add(-width), end)

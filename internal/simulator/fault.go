@@ -243,13 +243,17 @@ func (o *org) chooseTokenFault(a *Answers) Fault {
 }
 
 // Inject makes the next requests for records of an organization fail, one fault
-// each, in this order, whatever else is switched on.
+// each, in this order, whatever else is switched on. An empty fault stands for a
+// request that goes well.
 func (s *Simulator) Inject(organization string, faults ...Fault) error {
 	o, ok := s.byName[organization]
 	if !ok {
 		return s.unknownOrganization(organization)
 	}
 	for _, f := range faults {
+		if f == "" {
+			continue
+		}
 		if err := validateFaults(map[Fault]float64{f: 1}, faultTable); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"bytes"
-	"cmp"
 	"math"
 	"net/http"
 	"runtime"
@@ -10,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"cdrbus/internal/cdr"
 )
 
 var noon = time.Date(2026, 10, 5, 12, 0, 0, 0, time.UTC)
@@ -93,7 +94,7 @@ func TestAxesAgree(t *testing.T) {
 				t.Fatalf("by %s: %s comes after %s", by, at, last)
 			}
 			last = at
-			if inner.Contains(inner.StartInclusive.Add(r.ReportTime.Sub(inner.StartInclusive.Time()))) {
+			if inner.Contains(cdr.InstantOf(r.ReportTime)) {
 				if found[r.ReportID] {
 					t.Fatalf("by %s twice: %s", by, r.ReportID)
 				}
@@ -106,7 +107,35 @@ func TestAxesAgree(t *testing.T) {
 	}
 }
 
-// TestRate counts a week.
+// TestNoLegIsLost plans every call of four hours and finds each of its legs in
+// the minute of its report time, also where that is long before the call's end.
+func TestNoLegIsLost(t *testing.T) {
+	s := newSimulator(t, func(o *Options) { o.Records.Rate = 5 })
+	o := s.orgs[0]
+	inner := span(noon, 2*time.Hour)
+	want := map[string]bool{}
+	for minute := noon.Unix()/60 - 60; minute < noon.Unix()/60+180; minute++ {
+		for number := range int64(o.callsIn(minute)) {
+			c := o.call(minute, number)
+			for leg := range c.shape.legs {
+				if _, _, end := c.legTimes(leg); inner.Contains(cdr.InstantOf(time.UnixMilli(end))) {
+					want[reportID("", legHash(c.hash, leg))] = true
+				}
+			}
+		}
+	}
+	for r := range s.Truth("org-1", inner) {
+		if !want[r.ReportID] {
+			t.Fatalf("no call has this leg: %+v", r)
+		}
+		delete(want, r.ReportID)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d legs are in no minute", len(want))
+	}
+}
+
+// TestRate counts days.
 func TestRate(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -257,7 +286,7 @@ func TestCacheKeepsTheLatest(t *testing.T) {
 	if built != 7 {
 		t.Errorf("built %d buckets, want 7", built)
 	}
-	if got := cmp.Compare(c.entries, c.limitEntries); got > 0 {
+	if c.entries > c.limitEntries {
 		t.Errorf("%d entries in a cache of %d", c.entries, c.limitEntries)
 	}
 }

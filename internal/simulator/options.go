@@ -84,7 +84,8 @@ type Records struct {
 	LateShare        float64
 	LateMin, LateMax time.Duration
 	// RevisedShare of the records change their content once, between RevisedMin
-	// and RevisedMax after they appeared. Report ID, key and times stay.
+	// and RevisedMax after they appeared. Report ID, key and times stay, and so
+	// does the record's place on cdr_stream.
 	RevisedShare           float64
 	RevisedMin, RevisedMax time.Duration
 	// DoubleShare of the records come twice in a row whenever they come.

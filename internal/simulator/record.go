@@ -38,6 +38,13 @@ const (
 
 var renderers = sync.Pool{New: func() any { return &renderer{arena: make([]byte, 0, 8<<10)} }}
 
+// release gives the renderer back, unless a giant record has made it grow.
+func (r *renderer) release() {
+	if cap(r.extra) <= maxPooledBytes {
+		renderers.Put(r)
+	}
+}
+
 // set gives a field a value that is JSON already.
 func (r *renderer) set(f fieldIndex, jsonText string) {
 	from := len(r.arena)
@@ -115,7 +122,7 @@ func (s *Simulator) appendRecord(dst []byte, o *org, e *entry, revised bool) []b
 		return appendNotObject(dst, kind, hash)
 	}
 	r := renderers.Get().(*renderer)
-	defer renderers.Put(r)
+	defer r.release()
 	r.values, r.arena, r.extra = [fieldCount]piece{}, r.arena[:0], r.extra[:0]
 	r.fill(o, &c, e, hash)
 	d := draws(mix(hash))

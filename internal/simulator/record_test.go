@@ -244,6 +244,37 @@ func TestNullMarks(t *testing.T) {
 	}
 }
 
+// TestKeys writes keys in every style: exactly, or in any case and order.
+func TestKeys(t *testing.T) {
+	for _, test := range []struct {
+		keys   KeyNames
+		styles []string // of one name that drifts
+		orders bool
+	}{
+		{KeysOnWire, []string{"Recall type"}, false},
+		{KeysDocumented, []string{"Recall Type"}, false},
+		{KeysWild, []string{"Recall type", "Recall Type", "recall type", "RECALL TYPE"}, true},
+	} {
+		s := newSimulator(t, func(o *Options) { o.Records.Rate, o.Records.Keys = 5, test.keys })
+		truth, err := s.TruthOf(TruthQuery{Span: span(noon, time.Minute), Raw: true})
+		must(t, err)
+		styles, firsts := map[string]bool{}, map[string]bool{}
+		for r := range truth {
+			at := strings.Index(strings.ToLower(string(r.Raw)), `"recall type":`)
+			styles[string(r.Raw[at+1:at+12])] = true
+			firsts[strings.ToLower(string(r.Raw[:12]))] = true
+		}
+		for _, style := range test.styles {
+			if !styles[style] {
+				t.Errorf("%s: no key %q", test.keys, style)
+			}
+		}
+		if len(styles) != len(test.styles) || (len(firsts) > 1) != test.orders {
+			t.Errorf("%s: styles %v, first keys %v", test.keys, styles, firsts)
+		}
+	}
+}
+
 // TestRevisedRecord compares both contents.
 func TestRevisedRecord(t *testing.T) {
 	s := newSimulator(t, func(o *Options) { o.Records.Rate, o.Records.RevisedShare = 2, 0.5 })
