@@ -153,7 +153,7 @@ func (r *rounds) next(before *round) *round {
 	built := &round{batches: make([]batch, len(cuts))}
 	ends := make([]int, len(cuts))
 	for i, c := range cuts {
-		built.batches[i] = batch{place: r.commit.slots[c.slot].place, slot: c.slot, records: c.records, baseOffset: UnknownOffset}
+		built.batches[i] = batch{place: r.commit.slots[c.slot].place, records: c.records, baseOffset: UnknownOffset}
 		r.build(c)
 		ends[i] = len(r.buffer)
 	}
@@ -258,9 +258,6 @@ func (r *rounds) build(c cut) {
 func addSequence(sequence int32, records int) int32 {
 	return int32((int64(sequence) + int64(records)) & 0x7fffffff)
 }
-
-// isFirst reports whether a batch of the last round is its slot's first.
-func (r *rounds) isFirst(b batch) bool { return r.cursors[b.slot].sent == b.records }
 
 // countInto stores the sequences that follow the ones that were sent.
 func (r *rounds) countInto(sequences map[place]int32) {

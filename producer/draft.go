@@ -95,33 +95,29 @@ func (d *Draft) tailOf(t tail) []byte {
 // that a small draft stays small and a large one wastes little.
 type arena struct {
 	chunks [][]byte
-	open   int // the chunk that small records go to; valid once there is one
+	open   int // the chunk that small records go to; valid once next is set
+	next   int // the size of the next one; 0 before the first
 }
 
 const (
 	firstChunkBytes   = 4 << 10
 	largestChunkBytes = 128 << 10
+	// A record above this gets a chunk of just its size, and what is left of the
+	// open chunk stays in use.
+	ownChunkBytes = largestChunkBytes / 4
 )
 
 // room returns a chunk that has size bytes left.
 func (a *arena) room(size int) (chunk int) {
-	if len(a.chunks) > 0 && cap(a.chunks[a.open])-len(a.chunks[a.open]) >= size {
+	if a.next > 0 && cap(a.chunks[a.open])-len(a.chunks[a.open]) >= size {
 		return a.open
 	}
-	next := firstChunkBytes
-	if len(a.chunks) > 0 {
-		next = min(2*cap(a.chunks[a.open]), largestChunkBytes)
-	}
-	if size > next/4 {
-		// A large record gets a chunk of its own size. What is left of the open
-		// chunk stays in use.
+	if size > ownChunkBytes {
 		a.chunks = append(a.chunks, make([]byte, 0, size))
-		if len(a.chunks) == 1 {
-			a.open = 0
-		}
 		return len(a.chunks) - 1
 	}
-	a.chunks = append(a.chunks, make([]byte, 0, next))
+	a.next = min(max(2*a.next, firstChunkBytes), largestChunkBytes)
+	a.chunks = append(a.chunks, make([]byte, 0, max(a.next, size)))
 	a.open = len(a.chunks) - 1
 	return a.open
 }

@@ -5,11 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/segmentio/kafka-go"
 
@@ -200,29 +200,49 @@ func TestDraftTakesTheMemoryThatWasAdded(t *testing.T) {
 		layout := testLayout()
 		layout.EventPartitions = 16
 		value := bytes.Repeat([]byte("x"), c.valueBytes)
-		before := heap()
 		d := NewDraft(layout, testShard)
 		for i := range c.records {
 			if err := d.Add(Events, binary.BigEndian.AppendUint32(nil, uint32(i)), value, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
-		held := heap() - before
 		if added := int64(c.records * c.valueBytes); d.Bytes() < added || d.Bytes() > added+int64(c.records)*40 {
 			t.Errorf("%d records of %d bytes: Bytes() = %d", c.records, c.valueBytes, d.Bytes())
 		}
-		if held > d.Bytes()+d.Bytes()/20+c.slackBytes {
+		if held := memory(d); held > d.Bytes()+d.Bytes()/20+c.slackBytes {
 			t.Errorf("%d records of %d bytes hold %d bytes of memory, Bytes() says %d", c.records, c.valueBytes, held, d.Bytes())
 		}
-		runtime.KeepAlive(d)
 	}
 }
 
-func heap() int64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc)
+// memory is what a draft has allocated.
+func memory(d *Draft) int64 {
+	total := cap(d.slots) * int(unsafe.Sizeof(d.slots[0]))
+	for _, chunk := range d.arena.chunks {
+		total += cap(chunk) + int(unsafe.Sizeof(chunk))
+	}
+	for _, tails := range d.slots {
+		total += cap(tails) * int(unsafe.Sizeof(tail{}))
+	}
+	return int64(total)
+}
+
+// TestDraftAllocatesByChunk holds that records share chunks.
+func TestDraftAllocatesByChunk(t *testing.T) {
+	for _, valueBytes := range []int{10, 500, 1500, 3000, 20_000, 40_000} {
+		d := NewDraft(testLayout(), testShard)
+		records := 4 << 20 / valueBytes
+		for range records {
+			add(t, d, Events, "key", strings.Repeat("x", valueBytes))
+		}
+		limit := 10 + int(d.Bytes())/(largestChunkBytes/2)
+		if valueBytes > ownChunkBytes {
+			limit = records
+		}
+		if got := len(d.arena.chunks); got > limit {
+			t.Errorf("%d records of %d bytes take %d chunks, want at most %d", records, valueBytes, got, limit)
+		}
+	}
 }
 
 func TestLayoutValidate(t *testing.T) {
@@ -347,7 +367,7 @@ func TestRoundsKeepTheOrderOfTopics(t *testing.T) {
 		{"apart", true, 1, 1, 1, 1, 1, 3},
 		{"empty window", false, 0, 0, 1, 0, 1, 1},
 		{"empty window apart", true, 0, 0, 1, 0, 1, 2},
-		// Three records fill a batch, and the fullest of 4 partitions has MAX of 40 events.
+		// Three records fill a batch, and the fullest of 4 partitions has 16 of 40 events.
 		{"many events", false, 40, 3, 1, 1, 1, 6},
 		{"many ids", false, 1, 0, 1, 9, 1, 3},
 		{"many positions", false, 1, 0, 1, 1, 9, 3},

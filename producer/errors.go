@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -139,6 +140,9 @@ var rules = []rule{
 	{kafka.OutOfOrderSequenceNumber, onProduce, abortable, BlameCoordinator, ""},
 	{kafka.UnknownProducerId, onProduce, abortable, BlameCoordinator, ""},
 
+	// Another partition of the request was refused, and says why.
+	{operationNotAttempted, on(AddPartitions), abortable, BlameCoordinator, "kafka-go misnames this code: it is OPERATION_NOT_ATTEMPTED"},
+
 	// The transaction is not what we think. For a commit that never means
 	// committed. For an abort it means that nothing is open: it was committed,
 	// aborted, or never had a partition, and the log tells which.
@@ -230,11 +234,17 @@ var errPartialAnswer = errors.New("the answer does not name this partition")
 // not to blame: that decides only if nothing else does.
 func worse(a, b *Failure) *Failure {
 	switch {
-	case a == nil || b != nil && b.class > a.class:
+	case a == nil || b == nil:
+		return cmp.Or(a, b)
+	case a.explainsNothing():
 		return b
-	case b != nil && b.class == a.class && a.Code == operationNotAttempted:
-		return b
-	default:
+	case b.explainsNothing() || a.class >= b.class:
 		return a
+	default:
+		return b
 	}
+}
+
+func (f *Failure) explainsNothing() bool {
+	return f.Request == AddPartitions && f.Code == operationNotAttempted
 }

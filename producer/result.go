@@ -8,10 +8,12 @@ type Result interface{ isResult() }
 // Recovery is what became of [Shard.Recover]: [Recovered], [MustRestore] or [Fenced].
 type Recovery interface{ isRecovery() }
 
-// Committed says that all of a commit is in the log, for good.
-type Committed struct{ batches []placed }
+// Committed says that all of a commit is in the log, for good. Readers of
+// committed records see it a few milliseconds later, when every partition has the
+// transaction's marker.
+type Committed struct{ batches []placed } // in the order in which they were sent
 
-// placed is where a partition's first record of a commit lies.
+// placed is where a batch lies.
 type placed struct {
 	place
 	baseOffset int64

@@ -70,11 +70,11 @@ func (s *Shard) beginTransaction(ctx context.Context, c *Commit) *Failure {
 }
 
 // produce sends all rounds of a commit, each until it is acknowledged, and
-// returns where each partition's first batch went.
+// returns where the batches went.
 func (s *Shard) produce(ctx context.Context, c *Commit) ([]placed, *Failure) {
 	header := batchHeader{sender: s.own, transactional: s.transactional()}
 	rounds := c.newRounds(header, !s.transactional(), func(p place) int32 { return s.sequences[p] })
-	var firsts []placed
+	var sent []placed
 	var r *round
 	for number := 1; ; number++ {
 		if r = rounds.next(r); r == nil {
@@ -87,15 +87,13 @@ func (s *Shard) produce(ctx context.Context, c *Commit) ([]placed, *Failure) {
 			return nil, failure
 		}
 		for _, b := range r.batches {
-			if rounds.isFirst(b) {
-				firsts = append(firsts, placed{b.place, b.baseOffset})
-			}
+			sent = append(sent, placed{b.place, b.baseOffset})
 		}
 	}
 	if !s.transactional() {
 		rounds.countInto(s.sequences)
 	}
-	return firsts, nil
+	return sent, nil
 }
 
 // commitTransaction asks for the commit until the answer is definite. It may take

@@ -325,13 +325,20 @@ func (e *ensurer) awaitLeaders(ctx context.Context, created []TopicSpec) (map[st
 			e.refuseError(created[waiting].Name, "find leaders for all its partitions after creating it", kafka.LeaderNotAvailable)
 			return topics, nil
 		}
-		timer := time.NewTimer(createdPoll)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, fmt.Errorf("wait for topic %s: %w", created[waiting].Name, ctx.Err())
+		if err := pollAgain(ctx); err != nil {
+			return nil, fmt.Errorf("wait for topic %s: %w", created[waiting].Name, err)
 		}
+	}
+}
+
+func pollAgain(ctx context.Context) error {
+	timer := time.NewTimer(createdPoll)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

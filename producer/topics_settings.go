@@ -2,6 +2,7 @@ package producer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -157,7 +158,7 @@ func (e *ensurer) checkTopics(ctx context.Context, topics map[string]kafka.Topic
 	if len(request.Resources) == 0 {
 		return nil
 	}
-	resp, err := e.client.DescribeConfigs(ctx, request)
+	resp, err := e.describe(ctx, request)
 	if err != nil {
 		return kafkaconn.Explain(err, "read topic settings")
 	}
@@ -179,6 +180,24 @@ func (e *ensurer) checkTopics(ctx context.Context, topics map[string]kafka.Topic
 	return nil
 }
 
+// describe asks again while the broker that happens to be asked has not heard
+// of a topic that another broker knows already.
+func (e *ensurer) describe(ctx context.Context, request *kafka.DescribeConfigsRequest) (*kafka.DescribeConfigsResponse, error) {
+	unheard := func(r kafka.DescribeConfigResponseResource) bool {
+		return errors.Is(r.Error, kafka.UnknownTopicOrPartition)
+	}
+	deadline := time.Now().Add(createdPatience)
+	for {
+		resp, err := e.client.DescribeConfigs(ctx, request)
+		if err != nil || !slices.ContainsFunc(resp.Resources, unheard) || time.Now().After(deadline) {
+			return resp, err
+		}
+		if err := pollAgain(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
 func (e *ensurer) checkTopic(s TopicSpec, topic kafka.Topic, settings map[string]string) {
 	e.checkPartitions(s, len(topic.Partitions))
 	for _, rule := range settingRules {
@@ -186,8 +205,11 @@ func (e *ensurer) checkTopic(s TopicSpec, topic kafka.Topic, settings map[string
 			continue
 		}
 		value, shown := settings[rule.key]
-		if !shown && !rule.required {
-			continue // a setting that this broker does not have
+		if !shown {
+			if rule.required {
+				e.refuse(s.Name, "use brokers that show it", "%s is not shown by the broker, and cannot be checked", rule.key)
+			}
+			continue // a setting that not all brokers have
 		}
 		wrong, want := rule.check(s, value)
 		switch {

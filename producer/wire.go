@@ -47,7 +47,7 @@ type Step struct {
 	Round, Batches, Records, Bytes int
 }
 
-var errNoAnswer = errors.New("no answer")
+var errNoAnswer = errors.New("the answer makes no sense")
 
 // send sends one request within the request timeout. Without a deadline kafka-go
 // would wait for a dead peer for ever.
@@ -103,6 +103,9 @@ func (w *wire) initProducerID(ctx context.Context, own identity) (identity, *Fai
 	} else {
 		failure = answered(InitProducerID, w.subject(), answer.ErrorCode)
 		next = identity{answer.ProducerID, answer.ProducerEpoch}
+		if failure == nil && (next.producerID < 0 || next.epoch < 0) {
+			failure = unanswered(InitProducerID, w.subject(), fmt.Errorf("%w: got producer %d epoch %d", errNoAnswer, next.producerID, next.epoch))
+		}
 	}
 	w.report(InitProducerID, began, failure)
 	return next, failure
