@@ -78,6 +78,7 @@ func (p *page) each(fromInclusive, endExclusive int64, scratch []byte, emit func
 			case wanted && !drop:
 				scratch, err = emitCopy(record, scratch, emit)
 			}
+			closeRecord(record)
 			if err != nil {
 				return record.Offset, scratch, err
 			}

@@ -2,8 +2,9 @@
 // process, for the demo and for tests: nothing to install, nothing to clean up.
 //
 // The broker is kfake and the registry srfake, both from franz-go. They are
-// kinder than the real ones (docs/commit-protocol.md lists where); what depends on
-// a broker's own mind is proven against a real Kafka by package kafkatest.
+// kinder than the real ones: kfake never answers CONCURRENT_TRANSACTIONS, takes
+// a stale epoch back, replicates and throttles nothing. What depends on a
+// broker's own mind is proven against a real Kafka by package kafkatest.
 package embedded
 
 import (

@@ -130,7 +130,7 @@ var explanations = []explanation{
 	{anyTarget(syscall.EHOSTUNREACH, syscall.ENETUNREACH), "there is no route to the broker's address", "check the network and kafka.brokers", false},
 	{anyTarget(context.DeadlineExceeded, os.ErrDeadlineExceeded, syscall.ETIMEDOUT), "the broker did not answer in time", "check kafka.brokers, firewalls between here and the brokers, and the brokers' load", false},
 	{isTimeout, "the broker did not answer in time", "check kafka.brokers, firewalls between here and the brokers, and the brokers' load", false},
-	{anyTarget(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe), "the broker closed the connection", "if it never worked: the port may want TLS or SASL, see kafka.tls and kafka.sasl; else the broker is restarting", false},
+	{anyTarget(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe), "the broker closed the connection", "if it never worked, compare kafka.tls and kafka.sasl with what the listener at this port expects; else the broker is restarting", false},
 }
 
 // is matches an error of a type.

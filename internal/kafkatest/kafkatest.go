@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +71,8 @@ type Options struct {
 	// listener.name.client.ssl.keystore.key. The plain listener remains.
 	ClientProtocol string
 
-	// ScramUsers are SCRAM-SHA-256 and SCRAM-SHA-512 users with their passwords.
+	// ScramUsers are SCRAM-SHA-256 and SCRAM-SHA-512 users with their passwords,
+	// which must not contain a comma.
 	ScramUsers map[string]string
 
 	// Properties are further lines of server.properties, and override ours.
@@ -84,7 +84,8 @@ type Cluster struct {
 	Version string
 	Brokers []*Broker
 
-	dir string
+	dir  string
+	libs string // directory of the jars
 }
 
 // Start runs a cluster until the test ends. When the test has failed it prints
@@ -122,7 +123,7 @@ func Run(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for Kafka: %w", err)
 	}
-	cluster := &Cluster{Version: options.Version, dir: dir}
+	cluster := &Cluster{Version: options.Version, dir: dir, libs: installation.libs}
 	if err := cluster.start(ctx, installation, options); err != nil {
 		err = fmt.Errorf("start Kafka %s: %w\n%s", options.Version, err, cluster.LogTail())
 		return nil, errors.Join(err, cluster.Close(false))
@@ -270,6 +271,3 @@ func (c *Cluster) Close(keepFiles bool) error {
 	}
 	return errors.Join(problems...)
 }
-
-// Dir is the directory with each broker's files.
-func (c *Cluster) Dir() string { return filepath.Clean(c.dir) }

@@ -115,10 +115,13 @@ const (
 	log4j1File     = "log4j.properties" // Kafka 3.x
 	log4j2File     = "log4j2.yaml"      // Kafka 4.x
 
+	// Both leave out the list of all settings, which each start would print.
 	log4j1Config = `log4j.rootLogger=INFO, stdout
 log4j.appender.stdout=org.apache.log4j.ConsoleAppender
 log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
 log4j.appender.stdout.layout.ConversionPattern=%d %p %m (%c)%n
+log4j.logger.kafka.server.KafkaConfig=WARN
+log4j.logger.org.apache.kafka.common.config=WARN
 `
 	log4j2Config = `Configuration:
   Appenders:
@@ -131,6 +134,11 @@ log4j.appender.stdout.layout.ConversionPattern=%d %p %m (%c)%n
       level: INFO
       AppenderRef:
         - ref: STDOUT
+    Logger:
+      - name: kafka.server.KafkaConfig
+        level: WARN
+      - name: org.apache.kafka.common.config
+        level: WARN
 `
 )
 
