@@ -317,7 +317,8 @@ type Credential struct {
 	ClientSecret Secret `yaml:"client_secret_file"`
 
 	// File in which cdrbus keeps the refresh token, replaced at each refresh,
-	// mode 0600. Its folder must be writable. One file for each credential.
+	// mode 0600, with a lock file beside it. Its folder must be writable. One
+	// file for each credential.
 	TokenStore string `yaml:"token_store"`
 
 	// Where tokens are refreshed.

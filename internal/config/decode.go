@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ import (
 const (
 	limitFileBytes = 1 << 20
 	limitValues    = 200_000 // an alias counts each time that it is used
-	limitDepth     = 32      // of aliases and sections
-	limitNesting   = 200     // of brackets and braces in the text
+	limitDepth     = 32      // of aliases and merges
+	limitNesting   = 200     // of brackets and braces, and of lists begun on one line
 )
 
 // decoder takes a YAML file into the structs. goccy/go-yaml parses it; its own
@@ -31,7 +32,7 @@ type decoder struct {
 	*ledger
 	anchors    map[string]ast.Node
 	valuesLeft int
-	depth      int
+	depth      int // of merges; the structs themselves end all other recursion
 }
 
 // decode takes data into the config, and reports everything that is wrong with
@@ -45,7 +46,7 @@ func decode(l *ledger, data []byte, into *Config) {
 		return
 	}
 	if nestingOf(data) > limitNesting {
-		l.spoil(place{}, "", "brackets and braces are nested too deeply", "check that it is the configuration")
+		l.spoil(place{}, "", "lists or sections are nested too deeply", "check that it is the configuration")
 		return
 	}
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
@@ -81,10 +82,13 @@ func (l *ledger) spoilSyntax(err error) {
 	l.spoil(place{}, "", "this is not YAML", "check indentation, quotes and brackets")
 }
 
-// nestingOf returns how deeply brackets and braces are nested at most, taking
-// those in quotes and comments for real ones.
+// nestingOf returns how deeply lists and sections may be nested at most, taking
+// signs in quotes and comments for real ones: the parser's stack grows with it.
 func nestingOf(data []byte) int {
 	depth, deepest := 0, 0
+	for line := range bytes.Lines(data) {
+		deepest = max(deepest, bytes.Count(line, []byte("- ")), bytes.Count(line, []byte("? ")))
+	}
 	for _, c := range data {
 		switch c {
 		case '[', '{':
@@ -111,9 +115,7 @@ var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // value takes a node into the value at path.
 func (d *decoder) value(node ast.Node, path string, into reflect.Value) {
-	d.depth++
-	defer func() { d.depth-- }()
-	if d.valuesLeft--; d.valuesLeft < 0 || d.depth > limitDepth {
+	if d.valuesLeft--; d.valuesLeft < 0 {
 		d.tooMuch(node)
 		return
 	}

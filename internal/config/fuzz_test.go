@@ -24,6 +24,8 @@ func FuzzParse(f *testing.F) {
 	const least = "sources: [{name: a, token_file: t, start: 24h}]\n"
 	f.Add([]byte(least), "CDRBUS_KAFKA_BROKERS=a:1,b:2\nCDRBUS_SOURCES_A_SWEEPS=1h/2h")
 	f.Add([]byte(least+"x-a: &a [*a]\nkafka: &k {<<: *k, brokers: [a:1], ? b : c}\nlog: *k\n"), "CDRBUS_SOURCES_1_TOKEN=x")
+	f.Add([]byte(strings.Repeat("- ", 100_000)), "")
+	f.Add([]byte(strings.Repeat("[", 100_000)), "")
 	f.Add([]byte("? [a]\n: b\n*x : y\n~: z\n1: 2\n&a b: c\n"), "")
 	f.Fuzz(func(t *testing.T, data []byte, environ string) {
 		c, err := Parse("fuzz.yaml", data, strings.Split(environ, "\n"))
