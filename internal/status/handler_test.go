@@ -1,6 +1,8 @@
 package status
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -54,9 +56,10 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 			}
 		}
 		want(503, "not ready\nno shard is owned yet; wait, and if it stays so look for errors about Kafka in the log\n")
+		b.UpdateShard(2, func(s *Shard) { s.State = ShardReleased })
+		want(503, "not ready\nno shard is owned yet; wait, and if it stays so look for errors about Kafka in the log\n")
 		b.UpdateShard(0, func(s *Shard) {})
 		b.UpdateShard(1, func(s *Shard) { s.State = ShardRestoring })
-		b.UpdateShard(2, func(s *Shard) { s.State = ShardReleased })
 		want(503, "not ready\nshard 0: being taken over since 00:00:00 UTC; wait\nshard 1: restoring since 00:00:00 UTC; wait\n")
 		b.UpdateShard(0, func(s *Shard) { s.State = ShardReady })
 		b.UpdateShard(1, func(s *Shard) { s.State, s.Reason = ShardLost, "fenced by another owner" })
@@ -166,6 +169,12 @@ func TestPageIsSelfContained(t *testing.T) {
 		if n := strings.Count(page, element+">"); n != 1 || strings.Count(page, element) != n {
 			t.Errorf("the page has %d plain %s> elements and %d in all, want 1: the policy knows one hash", n, element, strings.Count(page, element))
 		}
+	}
+	_, script, _ := strings.Cut(page, "<script>")
+	script, _, _ = strings.Cut(script, "</script>")
+	sum := sha256.Sum256([]byte(script))
+	if want := "script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(pagePolicy, want) {
+		t.Errorf("the policy lacks %s: %s", want, pagePolicy)
 	}
 	for _, state := range States() {
 		if !strings.Contains(page, string(state)+":") {

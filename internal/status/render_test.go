@@ -3,6 +3,7 @@ package status
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/charmbracelet/lipgloss"
 )
@@ -22,7 +23,6 @@ func TestRender(t *testing.T) {
 			snapshot := scenarios[c.scenario]().Snapshot()
 			for _, width := range []int{0, 200, 100, 60} {
 				text := render(t, snapshot, width)
-				t.Logf("width %d:\n%s", width, text)
 				limit := width
 				if width == 0 {
 					limit = defaultWidth
@@ -32,13 +32,10 @@ func TestRender(t *testing.T) {
 						t.Errorf("width %d: a line of %d columns: %s", width, got, line)
 					}
 				}
-				if width >= 100 {
-					// One space for any white space: long texts are wrapped.
-					flat := strings.Join(strings.Fields(text), " ")
-					for _, want := range c.want {
-						if width >= 200 && !strings.Contains(flat, want) {
-							t.Errorf("width %d: no %q in\n%s", width, want, text)
-						}
+				flat := strings.Join(strings.Fields(text), " ") // long texts are wrapped
+				for _, want := range c.want {
+					if width == 200 && !strings.Contains(flat, want) {
+						t.Errorf("width %d: no %q in\n%s", width, want, text)
 					}
 				}
 				if strings.Contains(text, "\x1b") {
@@ -49,6 +46,36 @@ func TestRender(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a feed sends must not steer the terminal.
+func TestRenderHidesControlCharacters(t *testing.T) {
+	b := newTestBoard()
+	b.Event("acme", []byte(`{"reportTime":"\u001b]0;owned\u0007\u001b[2J","Call Type":"SIP\u009b31m"}`))
+	b.Update("acme", func(s *Source) { s.State, s.Reason = Stopped, "answered \x1b[31m403" })
+	text := render(t, b.Snapshot(), 120)
+	if strings.ContainsAny(text, "\x1b\x07\u009b") {
+		t.Errorf("control characters reach the terminal: %q", text)
+	}
+	if !strings.Contains(text, "]0;owned[2J") || !strings.Contains(text, "SIP31m") {
+		t.Errorf("the rest of the text is gone: %q", text)
+	}
+}
+
+func TestDurationsAsPeopleSayThem(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 ms", 999 * time.Millisecond: "999 ms", 1500 * time.Millisecond: "1 s", time.Minute: "1 min", 61 * time.Second: "1 min 1 s",
+		time.Hour + 59*time.Second: "1 h", 25*time.Hour + time.Minute: "1 d 1 h", -90 * time.Second: "-1 min 30 s",
+	} {
+		if got := roundDuration(d); got != want {
+			t.Errorf("%d is %q, want %q", d, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := groupDigits(n); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
 	}
 }
 

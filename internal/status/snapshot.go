@@ -205,15 +205,14 @@ func (b *Board) copyProcessState(s *Snapshot, now time.Time) {
 func (b *Board) copySources(now time.Time) []SourceView {
 	b.mu.RLock()
 	entries := make([]*sourceEntry, 0, len(b.sources))
-	for _, e := range b.sources {
-		entries = append(entries, e)
+	for _, name := range slices.Sorted(maps.Keys(b.sources)) {
+		entries = append(entries, b.sources[name])
 	}
 	b.mu.RUnlock()
 	views := make([]SourceView, len(entries))
 	for i, e := range entries {
 		views[i] = e.view(now)
 	}
-	slices.SortFunc(views, func(x, y SourceView) int { return strings.Compare(string(x.Name), string(y.Name)) })
 	return views
 }
 
