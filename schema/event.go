@@ -149,6 +149,7 @@ var (
 	errLong   = errors.New("no valid number")
 	errBranch = errors.New("no branch of the union")
 	errLength = errors.New("a length that the value cannot hold")
+	errTwice  = errors.New("a name that comes twice")
 )
 
 // bodyReader reads Avro's binary encoding. After the first error, which it
@@ -242,6 +243,9 @@ func (r *bodyReader) unmapped() map[string]string {
 		}
 		for ; count > 0 && r.err == nil; count-- {
 			name := r.text()
+			if _, twice := entries[name]; twice {
+				r.fail(errTwice)
+			}
 			entries[name] = r.text()
 		}
 	}

@@ -2,6 +2,8 @@ package schema
 
 import (
 	"bytes"
+	"io"
+	"log"
 	"testing"
 )
 
@@ -43,3 +45,6 @@ func encodeOne(tb testing.TB, item string) []byte {
 	}
 	return items[0].Value
 }
+
+// quietLog is for servers whose handshakes are meant to fail.
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -275,14 +275,14 @@ func (e *Encoder) appendValue(page []byte, kind Kind, v *jsonValue) fit {
 		e.arena = append(e.arena, boolByte(b))
 		return inFull
 	default: // TimestampMillis
-		return e.appendTime(text, v.kind)
+		return e.appendTime(text)
 	}
 }
 
-// appendTime appends an instant. A number is none: nothing tells its unit.
-func (e *Encoder) appendTime(text []byte, kind tokenKind) fit {
+// appendTime appends an instant.
+func (e *Encoder) appendTime(text []byte) fit {
 	millis, exact, ok := parseTime(text)
-	if !ok || kind != tokenString {
+	if !ok {
 		return notAtAll
 	}
 	e.arena = appendLong(e.arena, millis)

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -190,7 +191,7 @@ func (r *Registry) lookUp(ctx context.Context, subject, schemaText string) (id i
 	err = r.try(ctx, "look up the schema", subject, func(node registryNode) error {
 		found, err := node.client.LookupSchema(ctx, subject, avroSchema(schemaText))
 		id = found.ID
-		return firstError(err, checkID(id))
+		return cmp.Or(err, checkID(id))
 	})
 	return id, err
 }
@@ -199,7 +200,7 @@ func (r *Registry) register(ctx context.Context, subject, schemaText string) (id
 	const anyID, anyVersion = -1, -1
 	err = r.try(ctx, "register the schema", subject, func(node registryNode) error {
 		id, err = node.client.RegisterSchema(ctx, subject, avroSchema(schemaText), anyID, anyVersion)
-		return firstError(err, checkID(id))
+		return cmp.Or(err, checkID(id))
 	})
 	if failure := (*RegistryError)(nil); errors.As(err, &failure) && failure.Status == http.StatusConflict {
 		return 0, r.explainConflict(ctx, failure, schemaText)
@@ -216,15 +217,6 @@ var errNoID = errors.New("the answer holds no schema ID; is this a schema regist
 func checkID(id int) error {
 	if id < 1 || id > 1<<31-1 {
 		return errNoID
-	}
-	return nil
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -271,7 +263,7 @@ func (r *Registry) latest(ctx context.Context, subject string) (latest sr.Subjec
 	const latestVersion = -1
 	err = r.try(ctx, "read the latest schema", subject, func(node registryNode) error {
 		latest, err = node.client.SchemaByVersion(ctx, subject, latestVersion)
-		return firstError(err, checkID(latest.ID))
+		return cmp.Or(err, checkID(latest.ID))
 	})
 	return latest, err
 }

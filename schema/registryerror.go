@@ -3,7 +3,6 @@ package schema
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -118,12 +117,15 @@ func isTransient(err error) bool {
 	return !errors.Is(err, context.Canceled) && !isTLSError(err) && !errors.As(err, new(*tokenError)) && !errors.Is(err, errNoID)
 }
 
+// isTLSError reports a handshake that failed for what one side is or wants.
 func isTLSError(err error) bool {
-	var record tls.RecordHeaderError
 	var verification *tls.CertificateVerificationError
-	var alert tls.AlertError
-	return errors.As(err, &record) || errors.As(err, &verification) || errors.As(err, &alert) ||
-		errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError))
+	if errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, &verification) {
+		return true
+	}
+	// crypto/tls hands over an alert of the other side in this form only.
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error"
 }
 
 // remedy says what to do about an error.

@@ -116,7 +116,11 @@ func scanString(page []byte, i int) (closing int, flags textFlags, err error) {
 			return i, flags, nil
 		}
 		flags |= hasEscape
-		i += 2
+		i++
+		if i < len(page) && page[i] >= 0x80 {
+			flags |= hasNonASCII
+		}
+		i++
 	}
 	return scanStringTail(page, i, flags)
 }
@@ -130,6 +134,9 @@ func scanStringTail(page []byte, i int, flags textFlags) (int, textFlags, error)
 		case c == '\\':
 			flags |= hasEscape
 			i++
+			if i < len(page) && page[i] >= 0x80 {
+				flags |= hasNonASCII
+			}
 		case c >= 0x80:
 			flags |= hasNonASCII
 		}
