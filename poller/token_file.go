@@ -36,6 +36,8 @@ type FileToken struct {
 	mu         sync.Mutex
 	rejected   string // the feed answered 401 to it
 	rejectedAt time.Time
+	confirmed  bool // and again, when it was repeated
+	repeated   bool // it was handed out again after its first rejection
 }
 
 // NewFileToken returns the token in the file at path. A file that everybody on
@@ -60,18 +62,26 @@ func (f *FileToken) Token(ctx context.Context) (Token, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if token.AccessToken == f.rejected && time.Since(f.rejectedAt) < reprobeInterval {
-		return Token{}, f.stopped()
+	if token.AccessToken != f.rejected || time.Since(f.rejectedAt) >= reprobeInterval {
+		return token, nil
 	}
+	switch {
+	case f.confirmed:
+		return Token{}, f.stopped()
+	case f.repeated: // and nobody has complained since: the 401 was a mistake
+		f.rejected = ""
+	}
+	f.repeated = true
 	return token, nil
 }
 
-// Rejected waits for the file to hold another token, at most 30 s; then it
-// returns a *[Stopped].
+// Rejected lets a token be tried once more, for one 401 may be the feed's own
+// mistake. At the second it waits for the file to hold another token, at most
+// 30 s; then it returns a *[Stopped].
 func (f *FileToken) Rejected(ctx context.Context, token Token) error {
-	f.mu.Lock()
-	f.rejected, f.rejectedAt = token.AccessToken, time.Now()
-	f.mu.Unlock()
+	if f.firstRejection(token) {
+		return nil
+	}
 	for deadline := time.Now().Add(rejectPatience); ; {
 		current, err := f.readToken(ctx)
 		if err != nil {
@@ -87,6 +97,15 @@ func (f *FileToken) Rejected(ctx context.Context, token Token) error {
 			return err
 		}
 	}
+}
+
+// firstRejection notes a rejection, and reports whether it is the first of this token.
+func (f *FileToken) firstRejection(token Token) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.confirmed = f.rejected == token.AccessToken && time.Since(f.rejectedAt) < reprobeInterval
+	f.rejected, f.rejectedAt, f.repeated = token.AccessToken, time.Now(), false
+	return !f.confirmed
 }
 
 func (f *FileToken) stopped() *Stopped {

@@ -61,6 +61,33 @@ func TestFileTokenIsReadAgain(t *testing.T) {
 	}
 }
 
+// demandSecondChance rejects a token for the first time, and wants it back at once.
+func demandSecondChance(t *testing.T, source *FileToken, token Token) {
+	t.Helper()
+	began := time.Now()
+	if err := source.Rejected(t.Context(), token); err != nil || time.Since(began) != 0 {
+		t.Fatalf("the first rejection gave %v after %s, want nil at once", err, time.Since(began))
+	}
+	if again, err := source.Token(t.Context()); err != nil || again.AccessToken != token.AccessToken {
+		t.Fatalf("Token after the first rejection = %v, %v; want the same token once more", again, err)
+	}
+}
+
+// TestFileTokenForgivesOneRejection: a token that works again after a 401 has its
+// second chance anew.
+func TestFileTokenForgivesOneRejection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := NewFileToken(tokenFile(t, "first", 0o600))
+		for range 3 {
+			token, err := source.Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			demandSecondChance(t, source, token)
+		}
+	})
+}
+
 func TestFileTokenRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := tokenFile(t, "first", 0o600)
@@ -69,6 +96,7 @@ func TestFileTokenRejected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		demandSecondChance(t, source, token)
 		go func() {
 			time.Sleep(10 * time.Second)
 			rewrite(t, path, "second")
@@ -94,6 +122,7 @@ func TestFileTokenRejectedAndNotReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		demandSecondChance(t, source, token)
 		began := time.Now()
 		wantStopped(t, source.Rejected(t.Context(), token), time.Minute, "hunter2")
 		if took := time.Since(began); took != rejectPatience {
@@ -115,6 +144,7 @@ func TestFileTokenRejectedAndNotReplaced(t *testing.T) {
 func TestFileTokenRejectedEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := NewFileToken(tokenFile(t, "first", 0o600))
+		demandSecondChance(t, source, Token{AccessToken: "first"})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		if err := source.Rejected(ctx, Token{AccessToken: "first"}); !errors.Is(err, context.DeadlineExceeded) {

@@ -66,8 +66,9 @@ type trouble struct {
 	throttles int
 	timeouts  int
 	repeats   int
-	startOver bool // a 410 was met once
-	renewed   bool // the token
+	startOver bool   // a 410 was met once
+	renewed   bool   // the token
+	rejected  string // the token before it
 }
 
 func (f *Feed) newWindow(request Request, sink PageSink) *window {
@@ -424,10 +425,12 @@ func (w *window) badRequest(ans *answer) error {
 
 // unauthorized gets another token, once.
 func (w *window) unauthorized(ctx context.Context, ans *answer, how treatment) error {
-	if w.trouble.renewed {
+	// A bare token may be handed out a second time, and only its second rejection
+	// counts. A fresh one that is rejected too is not the token's fault.
+	if w.trouble.renewed && ans.token.AccessToken != w.trouble.rejected {
 		return ans.stopped(how)
 	}
-	w.trouble.renewed = true
+	w.trouble.renewed, w.trouble.rejected = true, ans.token.AccessToken
 	if err := w.feed.tokens.Rejected(ctx, ans.token); err != nil {
 		return w.noAnswer(ctx, fmt.Errorf("renew token of source %s: %w", w.feed.source, err))
 	}
