@@ -31,6 +31,7 @@ type source struct {
 	position   offsets.Position // as of the last definite commit; counter 0: none yet
 	plan       poller.State     // runs ahead of position by the window in flight
 	servedAt   time.Time        // of the last fetch
+	stops      int              // times in a row that it needed a person
 	shortfalls int              // times in a row that the feed returned less than it announced
 	finish     *finish
 	halt       status.State // why nothing more is asked; empty: it runs
@@ -108,7 +109,7 @@ func (s *source) handedOver(w *window) {
 // committed takes over the position of a definite commit.
 func (s *source) committed(position offsets.Position) {
 	s.position = position
-	s.shortfalls = 0
+	s.shortfalls, s.stops = 0, 0
 	s.enter(status.Waiting, "")
 	s.finish.published(s.name, position.FeedPublished)
 }
@@ -205,6 +206,10 @@ func (s *source) failed(w *window, err error, now time.Time) {
 	}
 }
 
+// soonReprobe is how soon a source that stopped must try again by itself for a
+// bounded run to wait for that, once.
+const soonReprobe = 2 * time.Minute
+
 func (s *source) stop(stopped *poller.Stopped) {
 	if stopped.Reprobe == 0 {
 		s.halt = status.Stopped
@@ -212,7 +217,9 @@ func (s *source) stop(stopped *poller.Stopped) {
 	s.report(func(b *status.Source) {
 		b.State, b.Reason, b.Remedy = status.Stopped, stopped.Message, stopped.Remedy
 	})
-	s.finish.stopped(s.name, stopped.Error())
+	if s.stops++; stopped.Reprobe == 0 || stopped.Reprobe > soonReprobe || s.stops > 1 {
+		s.finish.stopped(s.name, stopped.Error())
+	}
 	s.log.Error("source stopped", zap.String("reason", stopped.Message), zap.String("remedy", stopped.Remedy), zap.Duration("reprobe", stopped.Reprobe))
 }
 

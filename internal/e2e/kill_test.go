@@ -33,7 +33,7 @@ func TestKillsEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cluster.Close() })
-	r := newRig(t, cluster.Brokers(), rigOptions{span: 3 * time.Hour, rate: 3, profiles: []string{"all", "unlimited"}, tune: quick})
+	r := newRig(t, cluster.Brokers(), rigOptions{span: 4 * time.Hour, rate: 4, profiles: []string{"all", "unlimited"}, tune: quick})
 	r.killUntilDone(4, 3*time.Minute)
 	f := r.readThrough()
 	r.truth().compare(t, f, false)
@@ -102,13 +102,24 @@ func (r *rig) killUntilDone(kills int, patience time.Duration) {
 		select {
 		case <-p.ended:
 			r.t.Fatalf("the run ended after %d kills (%v), want at least %d: give it more to do", killed, p.err, kills)
-		case <-time.After(rand.N(1200*time.Millisecond) + 50*time.Millisecond):
+		case <-time.After(rand.N(1800*time.Millisecond) + 100*time.Millisecond):
 		}
 		p.kill()
 		killed++
 	}
-	r.t.Logf("%d kills", kills)
+	r.t.Logf("%d kills, after which the sources are at %v of %s", kills, r.watermarks(), r.until)
 	r.runToEnd(time.Until(deadline))
+}
+
+// watermarks tells how far the sources are.
+func (r *rig) watermarks() map[cdr.SourceName]cdr.Instant {
+	watermarks := map[cdr.SourceName]cdr.Instant{}
+	r.each("webex.cdr.offsets", 4, func(_ int, record committed.Record) {
+		if p, err := offsets.DecodePosition(record.Value); err == nil {
+			watermarks[p.Source] = p.FeedPublished
+		}
+	})
+	return watermarks
 }
 
 // firstToken lets the program fetch its first access token in peace: a kill
@@ -261,11 +272,7 @@ func checkMurmur2(t *testing.T, cluster *kafkatest.Cluster, partitions map[strin
 		order = append(order, key)
 		fmt.Fprintln(&keys, key)
 	}
-	classpath, err := cluster.Classpath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.CommandContext(t.Context(), "java", "-cp", classpath, "testdata/Murmur2.java", fmt.Sprint(count))
+	command := exec.CommandContext(t.Context(), "java", "-cp", cluster.Classpath(), "testdata/Murmur2.java", fmt.Sprint(count))
 	command.Stdin = &keys
 	output, err := command.Output()
 	if err != nil {

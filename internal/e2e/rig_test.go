@@ -166,12 +166,13 @@ sources:
     url: %[6]s/v1/cdr_feed
     token_file: %[5]s.token
     start: %[7]s
+    max_window: 5m
     limits: {initial_per_minute: 6000, pages_per_minute: 60000}
   - name: %[8]s
     url: %[6]s/v1/cdr_feed
     credential: %[8]s
     start: %[7]s
-    max_window: 2h
+    max_window: 5m
     limits: {initial_per_minute: 6000, pages_per_minute: 60000}
 credentials:
   - name: %[8]s
