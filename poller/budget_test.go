@@ -91,10 +91,10 @@ func TestBudgetStart(t *testing.T) {
 					last = time.Time{}
 				}
 				b := NewBudget(c.limits, last, time.Now())
-				if got := b.View(time.Now()).NextInitial.Sub(time.Now()); got != c.first {
+				if got := time.Until(b.View(time.Now()).NextInitial); got != c.first {
 					t.Errorf("View promises the first initial request after %s, want %s", got, c.first)
 				}
-				if got := b.View(time.Now()).NextPage.Sub(time.Now()); got != c.page {
+				if got := time.Until(b.View(time.Now()).NextPage); got != c.page {
 					t.Errorf("View promises the first page request after %s, want %s", got, c.page)
 				}
 				got := spend(t, b, Initial, 2)

@@ -20,7 +20,6 @@ import (
 // arrival and its answer, and fails now and then.
 type strictFeed struct {
 	t      *testing.T
-	tokens *fakeTokens
 	limits Limits
 	faults float64 // share of the answers
 	random *rand.Rand

@@ -110,7 +110,6 @@ type round struct {
 // batch is one record batch on its way to one partition.
 type batch struct {
 	place
-	slot       int // of the commit
 	records    int
 	wire       []byte // as kafka-go's RawRecordSet wants it: a 4-byte length, then the batch
 	acked      bool

@@ -334,7 +334,9 @@ func TestRetryUntilItIsBack(t *testing.T) {
 }
 
 func TestRetryEnds(t *testing.T) {
-	down := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "upstream is gone", 503) }
+	down := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "upstream is gone", http.StatusServiceUnavailable)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		_, err := must(NewRegistry(inMemory(down, RegistryOptions{}))).Resolve(t.Context(), subject, AvroJSON(), true)
