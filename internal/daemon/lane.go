@@ -180,7 +180,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		return l.gapWindow(c.source, *c.gap), nil
 	}
 	request := l.trimmed(c)
-	share, err := l.daemon.memory.reserve(ctx, c.source.expectedBytes(request.Span))
+	share, err := l.reserve(ctx, c.source.expectedBytes(request.Span))
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +202,18 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		return nil, nil
 	}
 	return w, nil
+}
+
+// reserve takes memory for a window. A lane that has to wait for it waits first
+// for its own window in flight: else lanes could hold what each other wait for.
+func (l *lane) reserve(ctx context.Context, expectedBytes int64) (*share, error) {
+	if share := l.daemon.memory.tryReserve(expectedBytes); share != nil {
+		return share, nil
+	}
+	if _, err := l.settle(ctx); err != nil {
+		return nil, err
+	}
+	return l.daemon.memory.reserve(ctx, expectedBytes)
 }
 
 // trimmed cuts a request at the instant the daemon was asked to run to.

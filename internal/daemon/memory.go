@@ -30,11 +30,25 @@ type share struct {
 
 // reserve waits until the expected bytes of a window are free.
 func (m *memory) reserve(ctx context.Context, expectedBytes int64) (*share, error) {
-	bytes := min(max(expectedBytes, 64<<10), m.windowLimit)
+	bytes := m.shareOf(expectedBytes)
 	if err := m.budget.Acquire(ctx, bytes); err != nil {
 		return nil, err
 	}
 	return &share{memory: m, bytes: bytes}, nil
+}
+
+// tryReserve is reserve for those who must not wait; nil: not now.
+func (m *memory) tryReserve(expectedBytes int64) *share {
+	bytes := m.shareOf(expectedBytes)
+	if !m.budget.TryAcquire(bytes) {
+		return nil
+	}
+	return &share{memory: m, bytes: bytes}
+}
+
+func (m *memory) shareOf(expectedBytes int64) int64 {
+	const leastBytes = 64 << 10
+	return min(max(expectedBytes, leastBytes), m.windowLimit)
 }
 
 // hold grows the share to the bytes a window holds now. It never waits: two

@@ -12,6 +12,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -75,8 +76,9 @@ type rigOptions struct {
 	span     time.Duration // of feed time
 	rate     float64       // records a second, both sources together
 	profiles []string
-	kafka    string // further lines of the kafka section
-	top      string // further lines at the top
+	kafka    string        // further lines of the kafka section
+	top      string        // further lines at the top
+	window   time.Duration // widest; 0: 5 min
 	tune     func(*simulator.Options)
 }
 
@@ -156,7 +158,6 @@ kafka:
   brokers: [%s]
   shards: 4
   partitions: 6
-  compression: zstd
 %s
 schema_registry: {url: %s}
 admin: {listen: ""}
@@ -166,13 +167,13 @@ sources:
     url: %[6]s/v1/cdr_feed
     token_file: %[5]s.token
     start: %[7]s
-    max_window: 5m
+    max_window: %[9]s
     limits: {initial_per_minute: 6000, pages_per_minute: 60000}
   - name: %[8]s
     url: %[6]s/v1/cdr_feed
     credential: %[8]s
     start: %[7]s
-    max_window: 5m
+    max_window: %[9]s
     limits: {initial_per_minute: 6000, pages_per_minute: 60000}
 credentials:
   - name: %[8]s
@@ -180,7 +181,7 @@ credentials:
     client_secret_file: %[8]s.client_secret
     token_store: %[8]s.tokens.json
     token_url: %[6]s/v1/access_token
-`, o.top, strings.Join(r.brokers, ", "), o.kafka, r.registry.URL(), bareSource, r.feedURL, r.start, appSource)
+`, o.top, strings.Join(r.brokers, ", "), o.kafka, r.registry.URL(), bareSource, r.feedURL, r.start, appSource, cmp.Or(o.window, 5*time.Minute))
 }
 
 // write puts a file that only its owner may read into the rig's folder.
