@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,33 @@ var errPageTooLarge = errors.New("the page is larger than cdrbus reads")
 // and from window to window; while nobody reads, the garbage collector takes it.
 type pageBuffer struct{ data []byte }
 
-var pageBuffers = sync.Pool{New: func() any { return new(pageBuffer) }}
+// pageBuffers keeps the buffers between windows, as many as there are processors
+// to fill them. A sync.Pool would give them to the garbage collector just when a
+// backlog makes it run most, and a page's 15 MB would grow from nothing each time.
+var pageBuffers = make(bufferList, runtime.GOMAXPROCS(0))
+
+type bufferList chan *pageBuffer
+
+func (l bufferList) take() *pageBuffer {
+	select {
+	case b := <-l:
+		return b
+	default:
+		return new(pageBuffer)
+	}
+}
+
+// give takes a buffer back. One that its last page left mostly empty is dropped:
+// after a backlog come the small pages of live polling.
+func (l bufferList) give(b *pageBuffer) {
+	if cap(b.data) > firstPageBytes && cap(b.data)/8 > len(b.data) {
+		return
+	}
+	select {
+	case l <- b:
+	default:
+	}
+}
 
 var gzipReaders sync.Pool
 

@@ -81,7 +81,7 @@ func (f *Feed) newWindow(request Request, sink PageSink) *window {
 		asked:    request,
 		sink:     sink,
 		log:      f.log.With(zap.String("source", string(f.source)), zap.Stringer("span", request.Span)),
-		buffer:   pageBuffers.Get().(*pageBuffer),
+		buffer:   pageBuffers.take(),
 		out:      Outcome{TotalCount: -1},
 		pageSize: size,
 		seen:     map[string]bool{},
@@ -89,7 +89,7 @@ func (f *Feed) newWindow(request Request, sink PageSink) *window {
 }
 
 func (w *window) close() {
-	pageBuffers.Put(w.buffer)
+	pageBuffers.give(w.buffer)
 	w.buffer = nil
 }
 

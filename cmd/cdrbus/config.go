@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -84,12 +83,4 @@ func showConfig(cmd *cobra.Command, cfg *config.Config, asJSON bool) error {
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), text)
 	return err
-}
-
-// limitMemory lets the garbage collector work harder rather than the process
-// grow: what windows may hold is bounded by the configuration, and garbage on top
-// of it would only be kept for convenience.
-func limitMemory(cfg *config.Config) {
-	const besidesWindows = 48 << 20 // code, pages, encoders' arenas, connections
-	debug.SetMemoryLimit(int64(cfg.Memory.Budget) + besidesWindows)
 }

@@ -69,7 +69,6 @@ func runDaemon(cmd *cobra.Command, path string, until cdr.Instant) error {
 	for _, warning := range cfg.Warnings() {
 		log.Warn("configuration", zap.String("warning", warning.String()))
 	}
-	limitMemory(cfg)
 	board := newBoard(cfg)
 	ctx := cmd.Context()
 	group, ctx := errgroup.WithContext(ctx)
@@ -77,7 +76,7 @@ func runDaemon(cmd *cobra.Command, path string, until cdr.Instant) error {
 	group.Go(func() error { return serveAdmin(ctx, done, cfg.Admin.Listen, board.Handler(), log) })
 	group.Go(func() error {
 		defer close(done)
-		return polled(ctx, daemon.Options{Config: cfg, Log: log, Board: board, Version: version().Version, Until: until})
+		return polled(ctx, daemon.Options{Config: cfg, Log: log, Board: board, Version: version().Version, Until: until, LimitMemory: true})
 	})
 	return group.Wait()
 }

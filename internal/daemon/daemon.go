@@ -19,6 +19,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
@@ -53,6 +54,10 @@ type Options struct {
 	// DialKafka and DialFeed open connections instead of the network, for networks
 	// in memory. The schema registry is reached through DialFeed too.
 	DialKafka, DialFeed DialFunc
+
+	// LimitMemory lets the daemon set the process's memory limit by what it is
+	// configured to hold. Only for a process that does nothing else.
+	LimitMemory bool
 }
 
 // Daemon is one process's share of the work. Make one with [New], run it once
@@ -70,7 +75,8 @@ type Daemon struct {
 	receipts    *offsets.ReceiptCodec
 	encoders    *encoderPool
 	memory      *memory
-	fingerprint uint32 // of the event schema
+	seenBytes   atomic.Int64 // of all sets of published IDs
+	fingerprint uint32       // of the event schema
 	shards      map[int][]*source
 
 	budgetsMu sync.Mutex
@@ -107,6 +113,8 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.reader = committed.NewReader(d.client)
+	d.memory.limits = options.LimitMemory
+	d.memory.limitProcess(0)
 	if err := d.prepare(ctx, options); err != nil {
 		kafkaconn.Close(d.client)
 		return nil, err

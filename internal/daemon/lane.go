@@ -170,6 +170,7 @@ func (l *lane) reportSeen() {
 		b.SeenIDs += ids - l.seenIDs
 		b.SeenBytes += bytes - l.seenBytes
 	})
+	l.daemon.memory.limitProcess(l.daemon.seenBytes.Add(int64(bytes - l.seenBytes)))
 	l.seenIDs, l.seenBytes = ids, bytes
 }
 
@@ -287,4 +288,5 @@ func (l *lane) abandon() {
 		b.SeenIDs -= l.seenIDs
 		b.SeenBytes -= l.seenBytes
 	})
+	l.daemon.seenBytes.Add(-int64(l.seenBytes))
 }

@@ -2,7 +2,8 @@ package daemon
 
 import (
 	"context"
-	"sync"
+	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sync/semaphore"
 
@@ -15,11 +16,13 @@ import (
 // so a backlog costs time and never memory.
 type memory struct {
 	budget      *semaphore.Weighted
+	budgetBytes int64
 	windowLimit int64 // a window that holds more is abandoned
+	limits      bool  // this is the only daemon of the process, and may limit its heap
 }
 
 func newMemory(budgetBytes, windowLimitBytes int64) *memory {
-	return &memory{budget: semaphore.NewWeighted(budgetBytes), windowLimit: windowLimitBytes}
+	return &memory{budget: semaphore.NewWeighted(budgetBytes), budgetBytes: budgetBytes, windowLimit: windowLimitBytes}
 }
 
 // share is one window's part of the budget. It belongs to the window's owner.
@@ -77,12 +80,43 @@ func (s *share) release() {
 }
 
 // encoderPool lends encoders for one page at a time. An encoder's arena holds a
-// whole page, so there are only as many as pages being encoded at one moment.
-type encoderPool struct{ pool sync.Pool }
-
-func newEncoderPool(options schema.EncoderOptions) *encoderPool {
-	return &encoderPool{pool: sync.Pool{New: func() any { return schema.NewEncoder(options) }}}
+// whole page, so as many are kept as there are processors to use them.
+type encoderPool struct {
+	options schema.EncoderOptions
+	free    chan *schema.Encoder
 }
 
-func (p *encoderPool) take() *schema.Encoder       { return p.pool.Get().(*schema.Encoder) }
-func (p *encoderPool) put(encoder *schema.Encoder) { p.pool.Put(encoder) }
+func newEncoderPool(options schema.EncoderOptions) *encoderPool {
+	return &encoderPool{options: options, free: make(chan *schema.Encoder, runtime.GOMAXPROCS(0))}
+}
+
+func (p *encoderPool) take() *schema.Encoder {
+	select {
+	case encoder := <-p.free:
+		return encoder
+	default:
+		return schema.NewEncoder(p.options)
+	}
+}
+
+func (p *encoderPool) put(encoder *schema.Encoder) {
+	select {
+	case p.free <- encoder:
+	default:
+	}
+}
+
+// besidesWindows is what the process needs besides windows and the set of
+// published IDs: pages, encoders' arenas, the round that is being sent and its
+// copies in the Kafka client, connections.
+const besidesWindows = 60 << 20
+
+// limitProcess makes the garbage collector work harder rather than the process
+// grow: beyond what is bounded here, garbage would only be kept for convenience.
+// The set of published IDs is added as it is, since a limit below the live heap
+// would leave no time for anything but collecting.
+func (m *memory) limitProcess(seenBytes int64) {
+	if m.limits {
+		debug.SetMemoryLimit(m.budgetBytes + besidesWindows + seenBytes + seenBytes/4)
+	}
+}
