@@ -68,7 +68,7 @@ type rig struct {
 	config   string // path
 	start    cdr.Instant
 	until    cdr.Instant
-	log      *bytes.Buffer // of all processes
+	log      *syncBuffer // of all processes
 }
 
 // rigOptions say how much there is to do.
@@ -92,7 +92,7 @@ var sources = []string{bareSource, appSource}
 
 func newRig(t *testing.T, brokers []string, o rigOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, log: &bytes.Buffer{}}
+	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, log: &syncBuffer{}}
 	r.until = cdr.InstantOf(time.Now().Add(-10 * time.Minute))
 	r.start = r.until.Add(-o.span)
 	r.registry = srfake.New()
@@ -101,7 +101,7 @@ func newRig(t *testing.T, brokers []string, o rigOptions) *rig {
 	r.write("cdrbus.yaml", r.configuration(o))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the end of the program's log:\n%s", r.log.Bytes()[max(0, r.log.Len()-60000):])
+			t.Logf("the end of the program's log:\n%s", r.log.tail(60000))
 		}
 	})
 	return r
@@ -195,6 +195,25 @@ func (r *rig) write(name, content string) string {
 		r.config = path
 	}
 	return path
+}
+
+// syncBuffer is a log that processes write while a test may read it.
+type syncBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *syncBuffer) tail(bytes int) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	text := b.buffer.Bytes()
+	return text[max(0, len(text)-bytes):]
 }
 
 // process is one life of the program.
