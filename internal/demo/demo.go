@@ -58,6 +58,7 @@ type stage struct {
 	cluster *embedded.Cluster
 	config  *config.Config
 	board   *status.Board
+	pageURL string
 	start   cdr.Instant
 }
 
@@ -119,7 +120,7 @@ func (s *stage) set(ctx context.Context, group *errgroup.Group, folder string) e
 
 func (s *stage) startFeed(ctx context.Context, group *errgroup.Group) error {
 	options := simulator.DefaultOptions()
-	options.Seed = s.options.Seed
+	options.Seed, options.CacheBytes = s.options.Seed, 8<<20
 	options.Records.Rate = s.options.Rate / float64(len(sourceNames))
 	for _, profile := range []string{"all", "unlimited"} {
 		if err := options.ApplyProfile(profile); err != nil {
@@ -182,7 +183,8 @@ func (s *stage) servePage(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return fmt.Errorf("listen for the status page on %s (taken? choose another --listen): %w", s.options.Listen, err)
 	}
-	fmt.Fprintf(s.options.Out, "status page: http://%s/\n", listener.Addr())
+	s.pageURL = "http://" + listener.Addr().String() + "/"
+	fmt.Fprintf(s.options.Out, "status page: %s\n", s.pageURL)
 	server := &http.Server{Handler: s.board.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	group.Go(func() error {
 		<-ctx.Done()

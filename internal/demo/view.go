@@ -46,7 +46,8 @@ func (v *view) show(s status.Snapshot) {
 	if err := status.Render(&picture, s, v.stage.options.Width); err != nil {
 		return
 	}
-	fmt.Fprintf(&picture, "\n%s%s. Stop with Ctrl-C: feed and topic are compared then.%s\n", now.Sub(v.started).Round(time.Second), v.remaining(now), clearBelow)
+	fmt.Fprintf(&picture, "\n%s%s. Status page: %s\nStop with Ctrl-C: feed and topic are compared then.%s\n",
+		now.Sub(v.started).Round(time.Second), v.remaining(now), v.stage.pageURL, clearBelow)
 	_, _ = v.stage.options.Out.Write(picture.Bytes())
 }
 
