@@ -52,7 +52,9 @@ func TestAgreesWithKgoAndKcatOnKafka(t *testing.T) {
 		w := writeHistory(t, cluster.Bootstrap())
 		before := len(readAll(t, client, committed.Earliest))
 		kafkatest.Eventually(t, 60*time.Second, "the cleaner has run", func() error {
-			if after := len(readAll(t, client, committed.Earliest)); after*2 >= before {
+			// The active segment is never cleaned, and how much it holds depends on how
+			// fast the history was written.
+			if after := len(readAll(t, client, committed.Earliest)); after >= before*3/4 {
 				return fmt.Errorf("%d of %d records remain", after, before)
 			}
 			return nil

@@ -89,6 +89,11 @@ func TestReadOutlivesItsLeaderOnKafka(t *testing.T) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version, Brokers: 3})
 		cluster.CreateTopic(t, topic, 1, nil)
 		client := newClient(t, cluster.Bootstrap())
+		// A broker may answer before it has heard of the topic from the controller.
+		kafkatest.Eventually(t, 30*time.Second, "every broker knows the topic", func() error {
+			_, err := committed.NewReader(client).Bounds(t.Context(), topic, 0)
+			return err
+		})
 		writeBig(t, client)
 		start := time.Now()
 		readBig(t, client, func() {

@@ -75,7 +75,7 @@ func TestAtLeastOnceRealKafka(t *testing.T) {
 	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		r := newRig(t, cluster.Bootstrap(), rigOptions{
-			span: 6 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick, top: "delivery: at_least_once",
+			span: 24 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick, top: "delivery: at_least_once",
 		})
 		r.killUntilDone(10, 5*time.Minute)
 		f := readEvents(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.events", "%p|%k|%h\n"))
@@ -97,18 +97,33 @@ func (r *rig) killUntilDone(kills int, patience time.Duration) {
 	r.t.Helper()
 	r.firstToken()
 	deadline := time.Now().Add(patience)
-	for killed := 0; killed < kills; {
+	for killed := range kills {
+		// Lives are shorter while the work is ahead of the kills, so that there is
+		// always something left to be killed in.
+		longest := 1800 * time.Millisecond
+		if r.progress() > float64(killed)/float64(kills) {
+			longest = 400 * time.Millisecond
+		}
 		p := r.startRun()
 		select {
 		case <-p.ended:
 			r.t.Fatalf("the run ended after %d kills (%v), want at least %d: give it more to do", killed, p.err, kills)
-		case <-time.After(rand.N(1800*time.Millisecond) + 100*time.Millisecond):
+		case <-time.After(rand.N(longest) + 100*time.Millisecond):
 		}
 		p.kill()
-		killed++
 	}
 	r.t.Logf("%d kills, after which the sources are at %v of %s", kills, r.watermarks(), r.until)
 	r.runToEnd(time.Until(deadline))
+}
+
+// progress is the share of its work that the source furthest behind has done.
+func (r *rig) progress() float64 {
+	least := r.until
+	watermarks := r.watermarks()
+	for _, source := range sources {
+		least = min(least, max(r.start, watermarks[cdr.SourceName(source)]))
+	}
+	return float64(least.Sub(r.start)) / float64(r.until.Sub(r.start))
 }
 
 // watermarks tells how far the sources are.
