@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,24 +70,26 @@ func runDaemon(cmd *cobra.Command, path string, until cdr.Instant) error {
 	for _, warning := range cfg.Warnings() {
 		log.Warn("configuration", zap.String("warning", warning.String()))
 	}
-	board := newBoard(cfg)
+	var running atomic.Pointer[daemon.Daemon]
+	board := newBoard(cfg, &running)
 	ctx := cmd.Context()
 	group, ctx := errgroup.WithContext(ctx)
 	done := make(chan struct{})
 	group.Go(func() error { return serveAdmin(ctx, done, cfg.Admin.Listen, board.Handler(), log) })
 	group.Go(func() error {
 		defer close(done)
-		return polled(ctx, daemon.Options{Config: cfg, Log: log, Board: board, Version: version().Version, Until: until, LimitMemory: true})
+		return polled(ctx, daemon.Options{Config: cfg, Log: log, Board: board, Version: version().Version, Until: until, LimitMemory: true}, &running)
 	})
 	return group.Wait()
 }
 
 // polled is the daemon from its first connection to its end. The end of ctx is
 // what was asked for, not an error.
-func polled(ctx context.Context, options daemon.Options) error {
+func polled(ctx context.Context, options daemon.Options, running *atomic.Pointer[daemon.Daemon]) error {
 	d, err := daemon.New(ctx, options)
 	if err == nil {
 		defer d.Close()
+		running.Store(d)
 		err = d.Run(ctx)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,8 +18,17 @@ import (
 )
 
 // newBoard makes the board of a daemon. Its page masks personal data.
-func newBoard(cfg *config.Config) *status.Board {
-	return status.New(version(), status.Options{Delivery: string(cfg.Delivery), Decode: daemon.DecodeEvent})
+func newBoard(cfg *config.Config, running *atomic.Pointer[daemon.Daemon]) *status.Board {
+	return status.New(version(), status.Options{
+		Delivery: string(cfg.Delivery),
+		Decode:   daemon.DecodeEvent,
+		Memory: func() (usedBytes, limitBytes int64) {
+			if d := running.Load(); d != nil {
+				return d.Memory()
+			}
+			return 0, int64(cfg.Memory.Budget)
+		},
+	})
 }
 
 func newStatus() *cobra.Command {
@@ -51,6 +61,9 @@ func newStatus() *cobra.Command {
 }
 
 func showStatus(cmd *cobra.Command, url string, asJSON bool) error {
+	if !asJSON {
+		url += "?limit=40&history=40" // what fits on a screen
+	}
 	body, err := fetchStatus(cmd.Context(), url)
 	if err != nil {
 		return err

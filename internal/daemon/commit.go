@@ -31,6 +31,11 @@ const commitPatience = 10 * time.Minute
 // source is parked and the others go on.
 const maxSolitaryFailures = 3
 
+// leastHalvedBytes is from where on a window that alone takes too long is given
+// back, to be fetched again over half its span. What takes longer for less is not
+// too much: Kafka is slow, and gets time.
+const leastHalvedBytes = 1 << 20
+
 // commitLoop commits what the lanes hand over until ctx ends or the shard is
 // lost. It is the only goroutine that touches the producer and the positions.
 func (s *shard) commitLoop(ctx context.Context) error {
@@ -72,8 +77,12 @@ func (s *shard) gather(first *window) []*window {
 // its source is parked. Only a shard that is lost, or ctx, leaves windows
 // without a verdict; their lanes end with it.
 //
+// A missing right or setting ends the daemon if nothing was ever committed, for
+// whoever started it is there to see it. Later it is tried again for ever: a right
+// that was taken away comes back, and the board tells why nothing moves.
+//
 // What the network or a coordinator spoiled is tried again as it is. What took
-// too long is halved. What a window's data may have spoiled is tried one by one.
+// too long is halved, and a window alone goes back to be planned shorter. What a window's data may have spoiled is tried one by one.
 func (s *shard) commitAll(ctx context.Context, group []*window) error {
 	pause := newBackoff(100*time.Millisecond, 5*time.Second)
 	solitaryFailures := 0
@@ -82,6 +91,9 @@ func (s *shard) commitAll(ctx context.Context, group []*window) error {
 		failure, err := s.commit(ctx, batch)
 		if err != nil {
 			return err
+		}
+		if failure.Blame == producer.BlameSettings && !s.daemon.everCommitted.Load() {
+			return &fatalError{fmt.Errorf("commit to shard %d: %w", s.index, failure.Cause)}
 		}
 		undone := slices.DeleteFunc(slices.Clone(batch), func(w *window) bool { return w.concluded })
 		rest := batches[1:]
@@ -101,6 +113,13 @@ func (s *shard) commitAll(ctx context.Context, group []*window) error {
 		case failure.Blame == producer.BlameTime && len(undone) > 1:
 			middle := len(undone) / 2
 			batches = append([][]*window{undone[:middle], undone[middle:]}, rest...)
+		case failure.Blame == producer.BlameTime && undone[0].bytes() > leastHalvedBytes:
+			if solitaryFailures++; solitaryFailures == maxSolitaryFailures {
+				s.conclude(undone[0], verdict{err: fmt.Errorf("%w to be committed in time: %w", cdr.ErrWindowTooLarge, failure.Cause)})
+				batches, solitaryFailures = rest, 0
+				continue
+			}
+			batches = append([][]*window{undone}, rest...)
 		default:
 			batches = append([][]*window{undone}, rest...)
 		}
@@ -135,7 +154,7 @@ func (s *shard) commit(ctx context.Context, batch []*window) (producer.MustResto
 		return producer.MustRestore{}, nil
 	case producer.MustRestore:
 		s.log.Warn("commit of unknown outcome, reading the log", zap.Int("windows", len(batch)), zap.Error(result.Cause))
-		s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Aborts++ })
+		s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Aborts, b.Reason = b.Aborts+1, result.Cause.Error() })
 		return result, s.recover(ctx, batch, next, began)
 	case producer.Fenced:
 		return producer.MustRestore{}, fmt.Errorf("%w: commit: %w", errLost, result.Cause)
@@ -195,6 +214,7 @@ func (s *shard) adopt(batch []*window, next map[*window]offsets.Position, journa
 	if len(batch) == 0 {
 		return
 	}
+	s.daemon.everCommitted.Store(true)
 	for _, w := range batch {
 		s.positions[w.source.name] = next[w]
 	}
@@ -220,7 +240,12 @@ func (s *shard) close(batch []*window, at time.Time) (map[*window]offsets.Positi
 	draft := producer.NewDraft(s.daemon.layout, s.index)
 	next := make(map[*window]offsets.Position, len(batch))
 	for _, w := range batch {
-		position := w.source.positionAfter(w, s.positions[w.source.name])
+		before := s.positions[w.source.name]
+		if w.purpose != cdr.Start && (w.request.Commit.StartInclusive != before.FeedPublished || w.counter != before.Counter+1) {
+			return nil, nil, fmt.Errorf("%w: window %s of source %s, counter %d, does not follow its position: published to %s, counter %d",
+				errLost, w.request.Commit, w.source.name, w.counter, before.FeedPublished, before.Counter)
+		}
+		position := w.source.positionAfter(w, before)
 		next[w] = position
 		if err := s.addClosing(draft, w, position, at); err != nil {
 			return nil, nil, fmt.Errorf("close window %s of source %s: %w", w.request.Commit, w.source.name, err)
@@ -297,5 +322,5 @@ func (s *shard) report(batch []*window, next map[*window]offsets.Position, began
 		}
 	}
 	s.daemon.board.Committed(commit)
-	s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Epoch = int64(s.producer.Epoch()) })
+	s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Epoch, b.Reason = int64(s.producer.Epoch()), "" })
 }

@@ -69,15 +69,16 @@ type Daemon struct {
 	until  cdr.Instant
 	finish finish
 
-	client      *kafka.Client
-	reader      *committed.Reader
-	layout      *producer.Layout
-	receipts    *offsets.ReceiptCodec
-	encoders    *encoderPool
-	memory      *memory
-	seenBytes   atomic.Int64 // of all sets of published IDs
-	fingerprint uint32       // of the event schema
-	shards      map[int][]*source
+	client        *kafka.Client
+	reader        *committed.Reader
+	layout        *producer.Layout
+	receipts      *offsets.ReceiptCodec
+	encoders      *encoderPool
+	memory        *memory
+	everCommitted atomic.Bool  // the settings and rights of this process suffice
+	seenBytes     atomic.Int64 // of all sets of published IDs
+	fingerprint   uint32       // of the event schema
+	shards        map[int][]*source
 
 	budgetsMu sync.Mutex
 	budgets   map[string]*poller.Budget // by credential group; they outlive a shard's loss
@@ -138,6 +139,11 @@ func (d *Daemon) prepare(ctx context.Context, options Options) error {
 
 // Close ends the connections. Run must have returned.
 func (d *Daemon) Close() { kafkaconn.Close(d.client) }
+
+// Memory tells how many bytes windows have reserved, and how many they may.
+func (d *Daemon) Memory() (usedBytes, limitBytes int64) {
+	return d.memory.used.Load(), d.memory.budgetBytes
+}
 
 // Run polls and publishes until ctx ends, or until every source has reached
 // Options.Until. After ctx has ended an open commit is finished or aborted.

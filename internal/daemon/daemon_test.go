@@ -160,3 +160,20 @@ func TestShutdown(t *testing.T) {
 		w.demandTruth("acme")
 	})
 }
+
+// TestTooLargeIsMeasured: one window that outgrows its bytes teaches how wide the
+// next may be. Halving from 12 h would cost a minute for each wrong guess.
+func TestTooLargeIsMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *simulator.Options) { o.Records.Rate = 8 })
+		cfg := w.config("memory: {max_window_bytes: 12MiB, budget: 24MiB}", w.source("acme"))
+		until := cdr.InstantOf(time.Now().Add(-10 * time.Minute))
+		if _, err := w.run(t.Context(), cfg, until); err != nil {
+			t.Fatal(err)
+		}
+		w.demandTruth("acme")
+		if n := w.logs.FilterMessage("window is planned again").Len(); n != 1 {
+			t.Errorf("%d windows were planned again, want one", n)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,10 +51,14 @@ func (l *lane) run(ctx context.Context) error {
 		}
 		// One window at a time is with the committer. If the one before left no
 		// trace, its loss took this one's IDs along.
-		if kept, err := l.settle(ctx); err != nil {
+		kept, err := l.settle(ctx)
+		if err != nil || !kept {
+			w.release() // the memory budget outlives the lane
+		}
+		if err != nil {
 			return err
-		} else if !kept {
-			w.release()
+		}
+		if !kept {
 			continue
 		}
 		if err := l.handOver(ctx, w); err != nil {
@@ -153,7 +158,11 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	if v.err != nil {
 		w.pending.Discard()
 		w.source.rewind()
-		w.source.park(v.err)
+		if errors.Is(v.err, cdr.ErrWindowTooLarge) {
+			w.source.failed(w, v.err, time.Now())
+		} else {
+			w.source.park(v.err)
+		}
 		return false
 	}
 	w.pending.Adopt(v.journalOffset)
@@ -182,7 +191,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 	}
 	request := l.trimmed(c)
 	share, err := l.reserve(ctx, c.source.expectedBytes(request.Span))
-	if err != nil {
+	if err != nil || share == nil {
 		return nil, err
 	}
 	w := l.newWindow(c.source, request, share)
@@ -194,35 +203,34 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		err = c.source.judge(w)
 	}
 	if err != nil {
+		if ctx.Err() == nil {
+			c.source.failed(w, err, time.Now())
+		}
 		w.pending.Discard()
 		w.release()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		c.source.failed(w, err, time.Now())
-		return nil, nil
+		return nil, ctx.Err()
 	}
 	return w, nil
 }
 
 // reserve takes memory for a window. A lane that has to wait for it waits first
-// for its own window in flight: else lanes could hold what each other wait for.
+// for its own window in flight: else lanes could hold what each other wait for. If
+// that one left no trace, what was chosen may begin behind records that are not
+// published; then there is no share, and the lane plans anew.
 func (l *lane) reserve(ctx context.Context, expectedBytes int64) (*share, error) {
 	if share := l.daemon.memory.tryReserve(expectedBytes); share != nil {
 		return share, nil
 	}
-	if _, err := l.settle(ctx); err != nil {
+	if kept, err := l.settle(ctx); err != nil || !kept {
 		return nil, err
 	}
+	l.daemon.board.Ended(l.name) // a long wait is no fault: who holds the memory is watched
 	return l.daemon.memory.reserve(ctx, expectedBytes)
 }
 
 // trimmed cuts a request at the instant the daemon was asked to run to.
 func (l *lane) trimmed(c choice) poller.Request {
 	request := *c.request
-	if c.source.position.LastWindow.Purpose == cdr.Start {
-		request.Span.StartInclusive = request.Commit.StartInclusive // nothing from before its start
-	}
 	if until := l.daemon.until; !until.IsZero() && request.Commit.EndExclusive > until {
 		request.Commit.EndExclusive = until
 		request.Span.EndExclusive = until

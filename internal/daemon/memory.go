@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/poller"
 	"cdrbus/schema"
 )
 
@@ -17,6 +20,7 @@ import (
 type memory struct {
 	budget      *semaphore.Weighted
 	budgetBytes int64
+	used        atomic.Int64
 	windowLimit int64 // a window that holds more is abandoned
 	limits      bool  // this is the only daemon of the process, and may limit its heap
 }
@@ -37,7 +41,7 @@ func (m *memory) reserve(ctx context.Context, expectedBytes int64) (*share, erro
 	if err := m.budget.Acquire(ctx, bytes); err != nil {
 		return nil, err
 	}
-	return &share{memory: m, bytes: bytes}, nil
+	return m.share(bytes), nil
 }
 
 // tryReserve is reserve for those who must not wait; nil: not now.
@@ -46,6 +50,12 @@ func (m *memory) tryReserve(expectedBytes int64) *share {
 	if !m.budget.TryAcquire(bytes) {
 		return nil
 	}
+	return m.share(bytes)
+}
+
+// share hands out bytes that were acquired.
+func (m *memory) share(bytes int64) *share {
+	m.used.Add(bytes)
 	return &share{memory: m, bytes: bytes}
 }
 
@@ -54,9 +64,13 @@ func (m *memory) shareOf(expectedBytes int64) int64 {
 	return min(max(expectedBytes, leastBytes), m.windowLimit)
 }
 
+// errNoRoom ends a window that could not grow, because others have the memory.
+var errNoRoom = errors.New("no room in memory.budget")
+
 // hold grows the share to the bytes a window holds now. It never waits: two
 // windows that wait for each other's bytes would wait for ever. A window that
-// finds no room is abandoned, and planned again over a shorter span.
+// finds no room is planned again, and reserves more from the start. Unlike one
+// beyond the limit it never stops its source: the others give the room back.
 func (s *share) hold(bytes int64) error {
 	if bytes > s.memory.windowLimit {
 		return cdr.ErrWindowTooLarge
@@ -65,8 +79,9 @@ func (s *share) hold(bytes int64) error {
 		return nil
 	}
 	if !s.memory.budget.TryAcquire(bytes - s.bytes) {
-		return cdr.ErrWindowTooLarge
+		return &poller.Replan{Cause: errNoRoom}
 	}
+	s.memory.used.Add(bytes - s.bytes)
 	s.bytes = bytes
 	return nil
 }
@@ -74,6 +89,7 @@ func (s *share) hold(bytes int64) error {
 // release gives the whole share back; a second call does nothing.
 func (s *share) release() {
 	if s != nil && s.bytes > 0 {
+		s.memory.used.Add(-s.bytes)
 		s.memory.budget.Release(s.bytes)
 		s.bytes = 0
 	}

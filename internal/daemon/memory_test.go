@@ -25,7 +25,7 @@ func TestShareIsBounded(t *testing.T) {
 	if err := second.hold(1 << 20); err != nil {
 		t.Errorf("growing within the budget: %v", err)
 	}
-	if err := second.hold(1<<20 + 1); !errors.Is(err, cdr.ErrWindowTooLarge) {
+	if err := second.hold(1<<20 + 1); !errors.Is(err, errNoRoom) {
 		t.Errorf("growing beyond the budget: %v", err)
 	}
 	if m.tryReserve(1) != nil {

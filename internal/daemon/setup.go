@@ -216,6 +216,11 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 		finish:     &d.finish,
 		log:        d.log.With(zap.String("source", cfg.Name)),
 	}
+	if app, ok := tokens.(*poller.ServiceApp); ok {
+		s.tokenState = func(now time.Time) status.Token {
+			return status.Token{RefreshExpiresAt: app.RefreshTokenEnds(), Warning: app.Warning(now)}
+		}
+	}
 	s.openFeed = func(budget *poller.Budget) (*poller.Feed, error) {
 		return poller.NewFeed(poller.FeedOptions{
 			Source:       name,
@@ -294,19 +299,24 @@ var compression = map[config.Compression]kafka.Compression{
 }
 
 // budgetOf returns the request budget of a credential group. It lives as long as
-// the process, whatever becomes of its shard: the feed counts on.
-func (d *Daemon) budgetOf(group string, sources []*source) *poller.Budget {
+// the process, whatever becomes of its shard: the feed counts on. If every source
+// of the group is brand-new, nobody has asked anything yet.
+func (d *Daemon) budgetOf(group string, sources []*source, brandNew bool) *poller.Budget {
 	d.budgetsMu.Lock()
 	defer d.budgetsMu.Unlock()
 	if d.budgets[group] == nil {
+		now := time.Now()
 		var last time.Time
+		if !brandNew {
+			last = now.Add(-time.Hour) // some time ago: what came after is not known
+		}
 		for _, s := range sources {
 			if s.position.LastRequestAt.After(last) {
 				last = s.position.LastRequestAt
 			}
 		}
 		limits := sources[0].config.Limits
-		d.budgets[group] = poller.NewBudget(poller.Limits{InitialPerMinute: limits.InitialPerMinute, PagesPerMinute: limits.PagesPerMinute}, last, time.Now())
+		d.budgets[group] = poller.NewBudget(poller.Limits{InitialPerMinute: limits.InitialPerMinute, PagesPerMinute: limits.PagesPerMinute}, last, now)
 	}
 	return d.budgets[group]
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -70,10 +71,10 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 
 	var err error
 	if s.producer, err = producer.TakeOver(ctx, d.client, d.shardOptions(index)); err != nil {
-		return d.firstTime(index, fmt.Errorf("take over shard %d: %w", index, err))
+		return d.firstTime(index, err)
 	}
 	if s.restored, err = offsets.Restore(ctx, d.reader, d.restoreOptions(index)); err != nil {
-		return d.firstTime(index, fmt.Errorf("restore shard %d: %w", index, err))
+		return d.firstTime(index, err)
 	}
 	s.producer.Restored()
 	runnable := s.admit(sources)
@@ -106,6 +107,9 @@ func (s *shard) admit(sources []*source) []*source {
 			src.refuse(state.Refused)
 			continue
 		}
+		if src.halt == status.Refused {
+			src.halt = "" // a person has mended it meanwhile
+		}
 		if state.Repeats != "" {
 			src.log.Warn("records may be published again", zap.String("cause", state.Repeats))
 		}
@@ -137,14 +141,18 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, error) {
 	groups := map[string][]*source{}
 	for _, src := range sources {
-		if !src.halted() {
-			groups[src.config.Group()] = append(groups[src.config.Group()], src)
-		}
+		groups[src.config.Group()] = append(groups[src.config.Group()], src)
 	}
 	var lanes []*lane
 	for group, members := range groups {
+		if !slices.ContainsFunc(members, func(src *source) bool { return !src.halted() }) {
+			continue
+		}
 		l, err := s.openLane(ctx, group, members)
 		if err != nil {
+			for _, opened := range lanes {
+				opened.abandon()
+			}
 			return nil, fmt.Errorf("open lane of %s: %w", group, err)
 		}
 		lanes = append(lanes, l)
@@ -155,8 +163,13 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 func (s *shard) openLane(ctx context.Context, group string, sources []*source) (*lane, error) {
 	options := offsets.SeenOptions{Topic: s.daemon.config.Kafka.Topics.IDs, Partition: s.index, Mode: s.daemon.mode()}
 	for _, src := range sources {
-		src.resume(s.positions[src.name])
-		options.Positions = append(options.Positions, src.position)
+		if !src.halted() {
+			src.resume(s.positions[src.name])
+		}
+		// What a halted source has published, the others must not publish again.
+		if position := s.positions[src.name]; position.Counter > 0 {
+			options.Positions = append(options.Positions, position)
+		}
 	}
 	options.Horizon = horizon(sources)
 	seen, result, err := offsets.RestoreSeen(ctx, s.daemon.reader, options)
@@ -176,7 +189,7 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 		}
 	}
 	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, log: s.log, name: laneName(group)}
-	l.budget = s.daemon.budgetOf(group, sources)
+	l.budget = s.daemon.budgetOf(group, sources, s.allNew(sources))
 	l.reportSeen()
 	for _, src := range sources {
 		src.showBudget(l.budget)
@@ -187,6 +200,15 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 		}
 	}
 	return l, nil
+}
+
+// allNew reports whether the restore found no trace of any of the sources.
+func (s *shard) allNew(sources []*source) bool {
+	isNew := map[cdr.SourceName]bool{}
+	for _, state := range s.restored.Sources {
+		isNew[state.Source] = state.New
+	}
+	return !slices.ContainsFunc(sources, func(src *source) bool { return !isNew[src.name] })
 }
 
 // laneName is what health checks call the lane of a credential group.

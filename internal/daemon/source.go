@@ -28,13 +28,16 @@ type source struct {
 	log        *zap.Logger
 	widest     time.Duration // how far back the widest sweep reads
 
-	position   offsets.Position // as of the last definite commit; counter 0: none yet
-	plan       poller.State     // runs ahead of position by the window in flight
-	servedAt   time.Time        // of the last fetch
-	stops      int              // times in a row that it needed a person
-	shortfalls int              // times in a row that the feed returned less than it announced
-	finish     *finish
-	halt       status.State // why nothing more is asked; empty: it runs
+	position     offsets.Position // as of the last definite commit; counter 0: none yet
+	plan         poller.State     // runs ahead of position by the window in flight
+	servedAt     time.Time        // of the last fetch
+	tokenWarning string           // as last told
+	stops        int              // times in a row that it needed a person
+	shortfalls   int              // times in a row that the feed returned less than it announced
+	leastBytes   int64            // that the next window needs, because the last one found no more room; 0: not known
+	finish       *finish
+	tokenState   func(now time.Time) status.Token // nil: a bare token, of which nothing is known
+	halt         status.State                     // why nothing more is asked; empty: it runs
 }
 
 // halted reports whether the source waits for a person.
@@ -65,8 +68,11 @@ func (s *source) agesOut(now time.Time) bool {
 func (s *source) resume(position offsets.Position) {
 	s.position = position
 	s.plan.Published = position.FeedPublished
+	if position.LastWindow.Purpose == cdr.Start {
+		s.plan.AskFrom = position.FeedPublished // nothing from before its start
+	}
 	s.halt = ""
-	s.shortfalls = 0
+	s.shortfalls, s.leastBytes = 0, 0
 	s.report(func(b *status.Source) {
 		b.State, b.Reason, b.Remedy = status.Waiting, "", ""
 		b.Published, b.Settled, b.Counter = position.FeedPublished, position.FeedSettled, position.Counter
@@ -102,6 +108,7 @@ func (s *source) handedOver(w *window) {
 		s.plan.SkipGap(w.request.Commit)
 		return
 	}
+	s.shortfalls, s.leastBytes = 0, 0
 	s.plan.Published = w.request.Commit.EndExclusive
 	s.plan.Learn(w.request, w.outcome, w.facts.items, w.bytes())
 }
@@ -109,8 +116,9 @@ func (s *source) handedOver(w *window) {
 // committed takes over the position of a definite commit.
 func (s *source) committed(position offsets.Position) {
 	s.position = position
-	s.shortfalls, s.stops = 0, 0
+	s.stops = 0
 	s.enter(status.Waiting, "")
+	s.showToken()
 	s.finish.published(s.name, position.FeedPublished)
 }
 
@@ -164,8 +172,9 @@ func (s *source) positionAfter(w *window, before offsets.Position) offsets.Posit
 	if w.purpose == cdr.Gap {
 		after.LastGap = w.request.Commit
 	}
-	// Asked for late enough, a window holds what the widest sweep would find.
-	if before.FeedSettled == before.FeedPublished && w.began.After(after.FeedPublished.Time().Add(s.widest)) {
+	// Asked for late enough, a window holds what the widest sweep would find; and
+	// before its start a source has nothing to find.
+	if w.purpose == cdr.Start || before.FeedSettled == before.FeedPublished && w.began.After(after.FeedPublished.Time().Add(s.widest)) {
 		after.FeedSettled = after.FeedPublished
 	}
 	return after
@@ -191,6 +200,12 @@ func (s *source) startWindow(layout *producer.Layout, shard int, now time.Time) 
 // what needs a person is shown.
 func (s *source) failed(w *window, err error, now time.Time) {
 	s.board.Failed(s.name, err)
+	if errors.Is(err, cdr.ErrWindowTooLarge) {
+		s.learnDensity(w)
+	}
+	if errors.Is(err, errNoRoom) {
+		s.leastBytes = 2 * w.bytes()
+	}
 	var stopped *poller.Stopped
 	switch unknown := s.plan.LearnFailure(w.request, w.outcome, err, now); {
 	case errors.As(unknown, &stopped):
@@ -204,6 +219,17 @@ func (s *source) failed(w *window, err error, now time.Time) {
 		s.log.Info("window is planned again", zap.Stringer("span", w.request.Span), zap.Error(err))
 		s.enter(status.BackingOff, err.Error())
 	}
+}
+
+// learnDensity takes from a window that outgrew its bytes what its first pages
+// tell, so that the next one is as wide as it can be and not just half: at one
+// initial request a minute each wrong guess costs a minute.
+func (s *source) learnDensity(w *window) {
+	if w.facts.items == 0 || w.outcome.TotalCount <= 0 {
+		return
+	}
+	s.plan.RecordsPerHour = float64(w.outcome.TotalCount) / w.request.Span.Duration().Hours()
+	s.plan.BytesPerRecord = float64(w.bytes()) / float64(w.facts.items)
 }
 
 // soonReprobe is how soon a source that stopped must try again by itself for a
@@ -250,6 +276,20 @@ func (s *source) enter(state status.State, reason string) {
 
 func (s *source) report(change func(*status.Source)) { s.board.Update(s.name, change) }
 
+// showToken puts what a person should know of the token on the board, and the
+// log tells of a warning when it changes.
+func (s *source) showToken() {
+	if s.tokenState == nil {
+		return
+	}
+	token := s.tokenState(time.Now())
+	s.report(func(b *status.Source) { b.Token = token })
+	if token.Warning != "" && token.Warning != s.tokenWarning {
+		s.log.Warn("access token", zap.String("warning", token.Warning))
+	}
+	s.tokenWarning = token.Warning
+}
+
 // showBudget lets the board read the request budget, and the token's state, as
 // they are when somebody looks.
 func (s *source) showBudget(budget *poller.Budget) {
@@ -272,15 +312,19 @@ func (s *source) showBudget(budget *poller.Budget) {
 func (s *source) expectedBytes(span cdr.Span) int64 {
 	const firstGuess = 1 << 20
 	if s.plan.RecordsPerHour == 0 {
-		return firstGuess
+		return max(firstGuess, s.leastBytes)
 	}
-	return int64(1.5 * s.plan.RecordsPerHour * s.plan.BytesPerRecord * span.Duration().Hours())
+	return max(int64(1.5*s.plan.RecordsPerHour*s.plan.BytesPerRecord*span.Duration().Hours()), s.leastBytes)
 }
 
-// horizon is the oldest window end whose IDs a window of these sources may still meet.
+// horizon is the oldest window end whose IDs a window of these sources may still
+// meet. A halted one meets none before its set is rebuilt from the journal.
 func horizon(sources []*source) cdr.Instant {
 	var oldest cdr.Instant
 	for _, s := range sources {
+		if s.halted() {
+			continue
+		}
 		if h := s.horizon(); oldest.IsZero() || h < oldest {
 			oldest = h
 		}

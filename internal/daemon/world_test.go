@@ -38,6 +38,8 @@ type world struct {
 	scopes  map[string]scope // of sources that are not an organization of their own name
 	logs    *observer.ObservedLogs
 	log     *zap.Logger
+
+	dialKafka, dialFeed daemon.DialFunc // of daemons; tests set faulty ones
 }
 
 // scope is what a source gets of an organization.
@@ -55,6 +57,7 @@ func newWorld(t *testing.T, tune func(*simulator.Options)) *world {
 	w := &world{t: t, network: &kfake.VirtualNetwork{}, folder: t.TempDir(), start: cdr.InstantOf(time.Now().Add(-startedBack))}
 	core, logs := observer.New(zap.InfoLevel)
 	w.logs, w.log = logs, zap.New(core)
+	w.dialKafka, w.dialFeed = w.network.DialContext, w.network.DialContext
 	var err error
 	if w.cluster, err = embedded.Start(embedded.Options{Network: w.network}); err != nil {
 		t.Fatal(err)
@@ -122,7 +125,7 @@ func (w *world) run(ctx context.Context, cfg *config.Config, until cdr.Instant) 
 	board := status.New(status.Build{Version: "test"}, status.Options{})
 	d, err := daemon.New(ctx, daemon.Options{
 		Config: cfg, Log: w.log, Board: board, Version: "test", Until: until,
-		DialKafka: w.network.DialContext, DialFeed: w.network.DialContext,
+		DialKafka: w.dialKafka, DialFeed: w.dialFeed,
 	})
 	if err != nil {
 		return board, err

@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+	"cdrbus/producer"
+	"cdrbus/schema"
+)
+
+func testSource(board *status.Board, name cdr.SourceName) *source {
+	return &source{name: name, board: board, log: zap.NewNop(), finish: &finish{}, headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
+}
+
+// TestOversized: an event that its topic would take, but not with its key, is a
+// dead letter with the bytes that the feed sent.
+func TestOversized(t *testing.T) {
+	layout := &producer.Layout{EventPartitions: 1}
+	for topic := range layout.MaxMessageBytes {
+		layout.MaxMessageBytes[topic] = 1 << 20
+		layout.Names[topic] = string(rune('a' + topic))
+	}
+	m := newMemory(32<<20, 32<<20)
+	share, err := m.reserve(t.Context(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &window{
+		source:   testSource(status.New(status.Build{}, status.Options{}), "acme"),
+		draft:    producer.NewDraft(layout, 0),
+		pending:  offsets.NewSeen(0).Begin(offsets.Window{}),
+		facts:    facts{reports: offsets.NoReportTimes},
+		share:    share,
+		encoders: newEncoderPool(schema.EncoderOptions{MaxValueBytes: layout.MaxValueBytes(producer.Events)}),
+	}
+	w.headers = w.source.headers
+	item := `{"Report ID": "6f1a7a3e-5d1f-4a8e-9c55-0d7a1b2c3d4e", "Correlation ID": "` + strings.Repeat("x", 700<<10) + `"}`
+	small := `{"Report ID": "6f1a7a3e-5d1f-4a8e-9c55-0d7a1b2c3d4f", "Correlation ID": "y"}`
+	if err := w.Page(t.Context(), 0, []byte(`{"items": [`+small+`,`+item+`]}`)); err != nil {
+		t.Fatal(err)
+	}
+	if w.facts.published != 1 || w.facts.deadLetters != 1 || w.facts.items != 2 {
+		t.Errorf("the facts are %+v", w.facts)
+	}
+	if events, letters := w.draft.Records(producer.Events), w.draft.Records(producer.DeadLetters); events != 1 || letters != 1 {
+		t.Errorf("the draft holds %d events and %d dead letters", events, letters)
+	}
+}
+
+// TestChoiceFallsWithItsPredecessor: a lane that finds, while it waits for memory,
+// that its window in flight left no trace, does not fetch the window behind it:
+// committed, that would skip the records between.
+func TestChoiceFallsWithItsPredecessor(t *testing.T) {
+	board := status.New(status.Build{}, status.Options{})
+	d := &Daemon{board: board, memory: newMemory(1<<20, 1<<20)}
+	s := testSource(board, "acme")
+	seen := offsets.NewSeen(0)
+	l := &lane{daemon: d, shard: &shard{daemon: d}, sources: []*source{s}, seen: seen, log: zap.NewNop()}
+	held, err := d.memory.reserve(t.Context(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.inFlight = &window{source: s, pending: seen.Begin(offsets.Window{}), share: held, settled: make(chan verdict, 1)}
+	l.inFlight.settled <- verdict{err: errParked}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if share, err := l.reserve(ctx, 1); share != nil || err != nil {
+		t.Errorf("got a share of %+v, %v; want none", share, err)
+	}
+	if !s.halted() {
+		t.Error("the source goes on")
+	}
+}
+
+// TestCloseDemandsContiguity: a window that does not begin where its source's
+// position ends is never committed.
+func TestCloseDemandsContiguity(t *testing.T) {
+	layout := &producer.Layout{EventPartitions: 1}
+	s := &shard{daemon: &Daemon{layout: layout}, positions: map[cdr.SourceName]offsets.Position{"acme": {Counter: 4, FeedPublished: 100}}}
+	w := &window{source: testSource(nil, "acme"), purpose: cdr.CatchUp, counter: 5, request: poller.Request{Commit: cdr.Span{StartInclusive: 160, EndExclusive: 220}}}
+	if _, _, err := s.close([]*window{w}, time.Now()); !errors.Is(err, errLost) {
+		t.Errorf("closing a window behind a hole: %v", err)
+	}
+}
