@@ -75,7 +75,7 @@ func TestAtLeastOnceRealKafka(t *testing.T) {
 	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version})
 		r := newRig(t, cluster.Bootstrap(), rigOptions{
-			span: 24 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick, top: "delivery: at_least_once",
+			span: 8 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick, top: "delivery: at_least_once",
 		})
 		r.killUntilDone(10, 5*time.Minute)
 		f := readEvents(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.events", "%p|%k|%h\n"))
