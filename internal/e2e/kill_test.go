@@ -98,22 +98,36 @@ func (r *rig) killUntilDone(kills int, patience time.Duration) {
 	r.firstToken()
 	deadline := time.Now().Add(patience)
 	for killed := range kills {
-		// Lives are shorter while the work is ahead of the kills, so that there is
-		// always something left to be killed in.
-		longest := 1800 * time.Millisecond
-		if r.progress() > float64(killed)/float64(kills) {
-			longest = 400 * time.Millisecond
-		}
 		p := r.startRun()
+		// A life ends at random, or when it has done its part of the work: there is
+		// always something left to be killed in, however fast the machine.
+		r.awaitLife(p, rand.N(1800*time.Millisecond)+100*time.Millisecond, float64(killed+1)/float64(kills+2))
 		select {
 		case <-p.ended:
 			r.t.Fatalf("the run ended after %d kills (%v), want at least %d: give it more to do", killed, p.err, kills)
-		case <-time.After(rand.N(longest) + 100*time.Millisecond):
+		default:
+			p.kill()
 		}
-		p.kill()
 	}
 	r.t.Logf("%d kills, after which the sources are at %v of %s", kills, r.watermarks(), r.until)
 	r.runToEnd(time.Until(deadline))
+}
+
+// awaitLife returns when a process has lived for so long, has come so far, or has
+// ended.
+func (r *rig) awaitLife(p *process, longest time.Duration, share float64) {
+	end := time.After(longest)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for r.progress() < share {
+		select {
+		case <-p.ended:
+			return
+		case <-end:
+			return
+		case <-look.C:
+		}
+	}
 }
 
 // progress is the share of its work that the source furthest behind has done.
@@ -155,12 +169,15 @@ func (r *rig) firstToken() {
 
 // reader returns our own read_committed reader over the rig's brokers.
 func (r *rig) reader() *committed.Reader {
-	client, err := kafkaconn.New(kafkaconn.Options{Brokers: r.brokers, ClientID: "cdrbus-e2e"})
-	if err != nil {
-		r.t.Fatal(err)
+	if brokers := strings.Join(r.brokers, ","); r.readsFrom != brokers {
+		client, err := kafkaconn.New(kafkaconn.Options{Brokers: r.brokers, ClientID: "cdrbus-e2e"})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { kafkaconn.Close(client) })
+		r.cachedReader, r.readsFrom = committed.NewReader(client), brokers
 	}
-	r.t.Cleanup(func() { kafkaconn.Close(client) })
-	return committed.NewReader(client)
+	return r.cachedReader
 }
 
 func (r *rig) each(topic string, partitions int, visit func(partition int, record committed.Record)) {

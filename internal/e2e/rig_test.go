@@ -29,6 +29,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/committed"
 	"cdrbus/internal/simulator"
 )
 
@@ -69,6 +70,9 @@ type rig struct {
 	start    cdr.Instant
 	until    cdr.Instant
 	log      *syncBuffer // of all processes
+
+	cachedReader *committed.Reader
+	readsFrom    string // the brokers that it reads from
 }
 
 // rigOptions say how much there is to do.
