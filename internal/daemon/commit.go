@@ -82,7 +82,8 @@ func (s *shard) gather(first *window) []*window {
 // that was taken away comes back, and the board tells why nothing moves.
 //
 // What the network or a coordinator spoiled is tried again as it is. What took
-// too long is halved, and a window alone goes back to be planned shorter. What a window's data may have spoiled is tried one by one.
+// too long is halved, and a window alone goes back to be planned shorter. What a
+// window's data may have spoiled is tried one by one.
 func (s *shard) commitAll(ctx context.Context, group []*window) error {
 	pause := newBackoff(100*time.Millisecond, 5*time.Second)
 	solitaryFailures := 0
