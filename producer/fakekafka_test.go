@@ -46,8 +46,11 @@ type fakeKafka struct {
 	// fault chooses what goes wrong with a request, by its number.
 	fault func(effect int, kind Request) fault
 	code  kafka.Error
-	// rival acts as another owner of the shard, for freezes.
-	rival func()
+	// rival acts as another owner of the shard, for freezes. Nothing goes wrong for
+	// it. Requests to two brokers may freeze at once: their rivals take turns.
+	rival     func()
+	rivalTurn chan struct{}
+	rivalActs bool
 }
 
 const (
@@ -133,7 +136,7 @@ func newFakeKafka(t testing.TB, layout *Layout, shards int) *fakeKafka {
 		t: t, layout: layout,
 		logs: map[partitionName]*fakeLog{}, leaders: map[partitionName]int32{}, moved: map[partitionName]bool{},
 		coordinators: map[string]*fakeTransactions{}, nextPID: 1000, plainPIDs: map[int64]bool{},
-		fault: func(int, Request) fault { return noFault }, rival: func() {},
+		fault: func(int, Request) fault { return noFault }, rival: func() {}, rivalTurn: make(chan struct{}, 1),
 	}
 	for topic, name := range layout.Names {
 		count := shards
@@ -172,7 +175,10 @@ func (k *fakeTransport) RoundTrip(ctx context.Context, _ net.Addr, request kafka
 	k.mu.Lock()
 	number := k.effects
 	k.effects++
-	f := k.fault(number, kind)
+	f := noFault
+	if !k.rivalActs {
+		f = k.fault(number, kind)
+	}
 	k.trace = append(k.trace, fmt.Sprintf("%d %s: %s", number, kind, f))
 	k.enter(kind, broker)
 	k.mu.Unlock()
@@ -218,7 +224,7 @@ func (k *fakeKafka) answer(ctx context.Context, f fault, number int, kind Reques
 	case fencedBefore:
 		k.takeOverAsRival(request)
 	case frozen:
-		k.rival()
+		k.freeze()
 	case twiceSoon, twiceLater, twiceMuchLater, arrivesLater:
 		k.mu.Lock()
 		k.late = append(k.late, lateRequest{number + map[fault]int{twiceSoon: 1, twiceLater: 3, twiceMuchLater: 6, arrivesLater: 3}[f], request})
@@ -228,6 +234,21 @@ func (k *fakeKafka) answer(ctx context.Context, f fault, number int, kind Reques
 		}
 	}
 	return k.apply(request), nil
+}
+
+// freeze lets a rival act before the request goes on.
+func (k *fakeKafka) freeze() {
+	k.rivalTurn <- struct{}{}
+	defer func() { <-k.rivalTurn }()
+	k.setRivalActs(true)
+	defer k.setRivalActs(false)
+	k.rival()
+}
+
+func (k *fakeKafka) setRivalActs(acts bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rivalActs = acts
 }
 
 func retriableCode(kind Request) kafka.Error {

@@ -388,19 +388,9 @@ func seededFaults(seed uint64, maxRate float64) func() fault {
 
 // storm commits windows under random faults, from a seed.
 func storm(t testing.TB, k *fakeKafka, o *owner, seed uint64, windows int) {
-	random, inRival := seededFaults(seed, 0.4), false
-	k.fault = func(int, Request) fault {
-		if inRival {
-			return noFault
-		}
-		return random()
-	}
-	k.rival = func() {
-		inRival = true
-		rival := newOwner(t, k, o.mode)
-		rival.commitNext(context.Background())
-		inRival = false
-	}
+	random := seededFaults(seed, 0.4)
+	k.fault = func(int, Request) fault { return random() }
+	k.rival = func() { newOwner(t, k, o.mode).commitNext(context.Background()) }
 	for tries := 0; o.next <= windows && !t.Failed(); tries++ {
 		if tries > 40*windows {
 			t.Fatalf("%d tries brought %d of %d windows\n%s", tries, o.next-1, windows, o.story())
