@@ -26,7 +26,8 @@ type Config struct {
 
 	// How the shards are shared out. With `static` this process owns all of
 	// them, and no second one may run under the same transactional ID prefix.
-	// `group`, sharing among several processes, comes in a later version.
+	// With `group` any number of processes with the same configuration share
+	// them, as members of a Kafka consumer group.
 	Ownership Ownership `yaml:"ownership"`
 
 	// Host names to which a credential may be sent over plain http://. Loopback
@@ -101,6 +102,9 @@ type Kafka struct {
 	// position carries it. Two installations on one cluster need two prefixes.
 	TransactionalIDPrefix string `yaml:"transactional_id_prefix"`
 
+	// The consumer group of `ownership: group`.
+	Group GroupMembership `yaml:"group"`
+
 	// Name of this program in the brokers' logs and quotas.
 	ClientID string `yaml:"client_id"`
 
@@ -116,6 +120,23 @@ type Kafka struct {
 	// How long the created topics keep their records. The offsets topic is
 	// compacted and keeps the last position of every source for ever.
 	Retention Retention `yaml:"retention"`
+}
+
+// GroupMembership is the consumer group whose members share the shards. Nothing
+// is consumed through it; it only deals the shards out.
+type GroupMembership struct {
+	// Name of the group, the same for all members. Empty: `PREFIX.OFFSETS_TOPIC`
+	// with the transactional ID prefix.
+	ID string `yaml:"id"`
+
+	// After how long of silence a member's shards are dealt out to the others.
+	// Within the brokers' group.min.session.timeout.ms (6s by default) and
+	// group.max.session.timeout.ms.
+	SessionTimeout time.Duration `yaml:"session_timeout"`
+
+	// What people call this process, on the status pages of all members. Empty:
+	// host name and process ID.
+	Member string `yaml:"member"`
 }
 
 // Topics are the names of the five topics.
@@ -318,8 +339,23 @@ type Credential struct {
 
 	// File in which cdrbus keeps the refresh token, replaced at each refresh,
 	// mode 0600, with a lock file beside it. Its folder must be writable. One
-	// file for each credential.
+	// file for each credential. Or the word `kafka`: the tokens are kept in the
+	// offsets topic, sealed, where every member of a fleet finds them.
 	TokenStore string `yaml:"token_store"`
+
+	// Whether the file `token_store` lies on a file system that all members of a
+	// fleet share. `ownership: group` needs that, or `token_store: kafka`.
+	TokenStoreShared bool `yaml:"token_store_shared"`
+
+	// File with the key that seals the tokens in Kafka: at least 32 characters,
+	// such as `openssl rand -base64 32` makes. The same for all members. Required
+	// with `token_store: kafka`, and only there.
+	TokenKey Secret `yaml:"token_key_file"`
+
+	// File with the refresh token to begin with, for `token_store: kafka`, and
+	// only there. Read while Kafka holds none; and again whenever it changes, as
+	// after a new authorisation.
+	RefreshToken Secret `yaml:"refresh_token_file"`
 
 	// Where tokens are refreshed.
 	TokenURL string `yaml:"token_url"`
@@ -381,6 +417,20 @@ func (c *Config) Warnings() []Problem { return c.warnings }
 // AbortAfter is when cdrbus itself gives an open transaction up: well before
 // the broker does, whose abort looks like another owner.
 func (k *Kafka) AbortAfter() time.Duration { return k.TransactionTimeout / 4 * 3 }
+
+// GroupID is the name of the consumer group.
+func (k *Kafka) GroupID() string {
+	if k.Group.ID != "" {
+		return k.Group.ID
+	}
+	return k.TransactionalIDPrefix + "." + k.Topics.Offsets
+}
+
+// KafkaTokenStore is the `token_store` that means no file.
+const KafkaTokenStore = "kafka"
+
+// TokensInKafka reports whether the credential's tokens are kept in Kafka.
+func (c *Credential) TokensInKafka() bool { return c.TokenStore == KafkaTokenStore }
 
 // EffectiveShardKey is the text whose hash places the source in a shard.
 func (s *Source) EffectiveShardKey() string {

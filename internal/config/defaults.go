@@ -26,6 +26,7 @@ func Default() *Config {
 			Partitions:            12,
 			Compression:           LZ4,
 			TransactionalIDPrefix: "cdrbus",
+			Group:                 GroupMembership{SessionTimeout: 45 * time.Second},
 			ClientID:              "cdrbus",
 			MaxCommitBytes:        32 << 20,
 			TransactionTimeout:    time.Minute,

@@ -29,7 +29,11 @@ func checkFiles(l *ledger, c *Config, folder string) {
 		path, credential := itemOf("credentials", i), &c.Credentials[i]
 		f.secret(childOf(path, "client_id_file"), credential.ClientID)
 		f.secret(childOf(path, "client_secret_file"), credential.ClientSecret)
-		f.tokenStore(childOf(path, "token_store"), credential.TokenStore)
+		f.secret(childOf(path, "token_key_file"), credential.TokenKey)
+		f.secret(childOf(path, "refresh_token_file"), credential.RefreshToken)
+		if !credential.TokensInKafka() {
+			f.tokenStore(childOf(path, "token_store"), credential.TokenStore)
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func resolvePaths(section reflect.Value, folder string) {
 		case *Secret:
 			value.path = absolute(value.path, folder)
 		case *string:
-			if isPathKey(key) {
+			if isPathKey(key) && *value != KafkaTokenStore {
 				*value = absolute(*value, folder)
 			}
 		case *[]Source, *[]Credential:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,9 +24,6 @@ type rules struct {
 // validate checks everything that needs neither files nor network nor clock.
 func validate(l *ledger, c *Config) {
 	r := rules{ledger: l, c: c}
-	if c.Ownership == Group {
-		r.refuse("ownership", "group is not supported in this version, which runs as one process", "write static")
-	}
 	r.insecureHosts()
 	r.kafka()
 	r.topics()
@@ -87,6 +85,7 @@ func (r rules) kafka() {
 	within(r, "kafka.replication_factor", k.ReplicationFactor, 0, 100, "write 0 for the broker's default, or 1 and more")
 	for _, id := range []struct{ path, value string }{
 		{"kafka.transactional_id_prefix", k.TransactionalIDPrefix}, {"kafka.client_id", k.ClientID},
+		{"kafka.group.id", cmp.Or(k.Group.ID, "empty")},
 	} {
 		if !idPattern.MatchString(id.value) {
 			r.refuse(id.path, "cannot be part of an ID", "write 1 to 100 letters, digits, dots, dashes or underscores")
@@ -94,6 +93,7 @@ func (r rules) kafka() {
 	}
 	within(r, "kafka.max_commit_bytes", k.MaxCommitBytes, 1<<20, 1<<30, "write 1MiB to 1GiB")
 	r.seconds("kafka.transaction_timeout", k.TransactionTimeout, 20*time.Second, 15*time.Minute)
+	r.seconds("kafka.group.session_timeout", k.Group.SessionTimeout, 6*time.Second, 30*time.Minute)
 	r.retention()
 }
 
@@ -216,20 +216,52 @@ func (r rules) credentials() {
 				r.refuse(childOf(path, key+"_file"), "is missing", "name the file, or set "+variableOf(childOf(path, key)))
 			}
 		}
-		other, taken := stores[credential.TokenStore]
-		switch {
-		case credential.TokenStore == "":
-			r.refuse(childOf(path, "token_store"), "is missing", "name the file that shall keep the refresh token")
-		case taken:
-			r.refuse(childOf(path, "token_store"), "is the token store of credential "+other+" already", "give each credential its own")
-		}
-		stores[credential.TokenStore] = credential.Name
+		r.tokenStore(path, credential, stores)
 		if u := r.url(childOf(path, "token_url"), credential.TokenURL, "http", "https"); u != nil {
 			r.plainHTTP(childOf(path, "token_url"), u)
 		}
 		if !slices.ContainsFunc(r.c.Sources, func(s Source) bool { return s.Credential == credential.Name }) {
 			r.warn(path, fmt.Sprintf("no source uses credential %s", credential.Name), "take it away, or name it in a source")
 		}
+	}
+}
+
+// tokenStore checks where a credential's tokens are kept. A fleet needs a place
+// that all its members see: Webex may replace the refresh token at each use, and
+// the former one then is dead.
+func (r rules) tokenStore(path string, c *Credential, stores map[string]string) {
+	store := childOf(path, "token_store")
+	other, taken := stores[c.TokenStore]
+	switch {
+	case c.TokenStore == "":
+		r.refuse(store, "is missing", "name the file that shall keep the refresh token")
+	case c.TokensInKafka():
+		r.tokensInKafka(path, c)
+		return
+	case taken:
+		r.refuse(store, "is the token store of credential "+other+" already", "give each credential its own")
+	case r.c.Ownership == Group && !c.TokenStoreShared:
+		r.refuse(store, "is a file that the other members of a fleet (ownership: group) may not see", "write token_store: kafka, or token_store_shared: true if all of them see this file")
+	}
+	stores[c.TokenStore] = c.Name
+	for key, secret := range map[string]Secret{"token_key_file": c.TokenKey, "refresh_token_file": c.RefreshToken} {
+		if secret.IsSet() {
+			r.refuse(childOf(path, key), "is for token_store: kafka", "take it away, or keep the tokens in Kafka")
+		}
+	}
+}
+
+func (r rules) tokensInKafka(path string, c *Credential) {
+	if c.TokenStoreShared {
+		r.refuse(childOf(path, "token_store_shared"), "is for a file", "take it away: Kafka is shared in any case")
+	}
+	for key, secret := range map[string]Secret{"token_key": c.TokenKey, "refresh_token": c.RefreshToken} {
+		if !secret.IsSet() {
+			r.refuse(childOf(path, key+"_file"), "is missing, and token_store: kafka needs it", "name the file, or set "+variableOf(childOf(path, key)))
+		}
+	}
+	if r.c.Delivery == AtLeastOnce {
+		r.refuse(childOf(path, "token_store"), "kafka needs transactions, which at_least_once does without", "write delivery: exactly_once, or keep the tokens in a file")
 	}
 }
 

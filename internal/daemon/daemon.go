@@ -5,6 +5,7 @@
 //	window     the sink of a window's pages: leaves out what is published, keeps the rest  (window.go)
 //	committer  one for each shard: windows -> one transaction -> verdicts to the lanes     (commit.go)
 //	shard      take over, restore, run the lanes and the committer, until it is lost       (shard.go)
+//	fleet      which shards this process owns, alone or as one of several                  (fleet.go)
 //
 // Whatever is mutable has one owner: a lane owns its sources and its set of
 // published IDs, a committer its producer and its positions, and a window is
@@ -17,7 +18,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,7 +31,6 @@ import (
 	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
 	"cdrbus/internal/kafkaconn"
-	"cdrbus/internal/ownership"
 	"cdrbus/internal/partition"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
@@ -133,7 +135,10 @@ func (d *Daemon) prepare(ctx context.Context, options Options) error {
 	if err := d.prepareSources(options); err != nil {
 		return err
 	}
-	d.gate = newGate(d.shards)
+	d.gate = newGate()
+	if !d.inFleet() {
+		d.gate = newGate(slices.Collect(maps.Keys(d.shards))...)
+	}
 	return nil
 }
 
@@ -151,11 +156,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.finish.begin(d.shards, cancel)
-	owned := make([]int, 0, len(d.shards))
-	for index := range d.shards {
-		owned = append(owned, index)
-	}
-	err := ownership.NewStatic(owned...).Run(ctx, d.ownShard)
+	err := d.owner(ctx).Run(ctx, d.ownShard)
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errReached):
 		return nil
@@ -175,8 +176,9 @@ func shardOf(source *config.Source, shards int) int {
 	return partition.Of([]byte(source.EffectiveShardKey()), shards)
 }
 
-// opened waits until every shard has been taken over and restored for the first
-// time: nothing is published before all of them have passed.
+// opened waits until every shard that this process is sure to own has been taken
+// over and restored for the first time: nothing is published before all of them
+// have passed.
 func (d *Daemon) opened(ctx context.Context, shard int) error {
 	d.gate.arrive(shard)
 	select {
@@ -187,8 +189,9 @@ func (d *Daemon) opened(ctx context.Context, shard int) error {
 	}
 }
 
-// firstTime makes an error fatal for a shard that has never been open: what fails
-// at start is shown to whoever started it; what fails later is tried again.
+// firstTime makes an error fatal while shards are awaited that have never been
+// open: what fails at start is shown to whoever started it; what fails later is
+// tried again.
 func (d *Daemon) firstTime(shard int, err error) error {
 	if d.gate.awaits(shard) {
 		return &fatalError{err}
@@ -202,25 +205,33 @@ type gate struct {
 
 	mu      sync.Mutex
 	pending map[int]bool
+	passed  bool // some shard has arrived
 }
 
-func newGate(shards map[int][]*source) *gate {
+// newGate returns a gate that awaits shards. Awaiting none it is open: the members
+// of a fleet do not know beforehand which shards they will get.
+func newGate(shards ...int) *gate {
 	g := &gate{open: make(chan struct{}), pending: map[int]bool{}}
-	for shard := range shards {
+	for _, shard := range shards {
 		g.pending[shard] = true
+	}
+	if len(shards) == 0 {
+		close(g.open)
 	}
 	return g
 }
 
+// awaits reports whether the process is still starting, as far as a shard shows.
 func (g *gate) awaits(shard int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pending[shard]
+	return g.pending[shard] || !g.passed
 }
 
 func (g *gate) arrive(shard int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.passed = true
 	if g.pending[shard] {
 		delete(g.pending, shard)
 		if len(g.pending) == 0 {

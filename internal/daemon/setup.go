@@ -247,10 +247,6 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 	if err := s.plan.Validate(); err != nil {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)
 	}
-	s.report(func(b *status.Source) {
-		b.Credential, b.Endpoint = cfg.Credential, cdr.Feed
-		b.MinAgeSeconds, b.LookbackSeconds = cfg.MinAge.Seconds(), cfg.Lookback.Seconds()
-	})
 	return s, nil
 }
 
@@ -329,6 +325,7 @@ func (d *Daemon) shardOptions(shard int) producer.ShardOptions {
 		Layout:             d.layout,
 		TransactionTimeout: k.TransactionTimeout,
 		AbortAfter:         k.AbortAfter(),
+		ShutdownGrace:      d.shutdownGrace(),
 		Log:                d.log.With(zap.Int("shard", shard)),
 	}
 	if d.mode() == offsets.AtLeastOnce {

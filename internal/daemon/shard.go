@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/ownership"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
 	"cdrbus/producer"
@@ -31,11 +32,23 @@ type shard struct {
 
 // ownShard takes a shard over, runs it, and takes it over anew whenever it is
 // lost, until ctx ends. Being fenced is an everyday event: brokers that restart
-// forget what they answered. It only costs a restore.
-func (d *Daemon) ownShard(ctx context.Context, index int) error {
+// forget what they answered. It only costs a restore. But it may also be that
+// somebody else was chosen as the owner, so each take-over needs a proof that it
+// is still us; else two would fence each other in turns.
+func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
+	index := lease.Shard
+	if len(d.sourcesOf(index)) == 0 {
+		<-ctx.Done() // nothing to do for it here
+		return nil
+	}
 	log := d.log.With(zap.Int("shard", index))
+	d.announce(index)
+	defer d.release(index)
 	pause := newBackoff(time.Second, 30*time.Second)
 	for {
+		if err := d.proven(ctx, lease); err != nil {
+			return nil
+		}
 		began := time.Now()
 		err := d.runShard(ctx, index, log)
 		if ctx.Err() != nil {
@@ -162,6 +175,9 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 
 func (s *shard) openLane(ctx context.Context, group string, sources []*source) (*lane, error) {
 	options := offsets.SeenOptions{Topic: s.daemon.config.Kafka.Topics.IDs, Partition: s.index, Mode: s.daemon.mode()}
+	if slices.ContainsFunc(sources, func(src *source) bool { return src.overtakenBy(s.positions[src.name]) }) {
+		s.daemon.forgetBudget(group, sources)
+	}
 	for _, src := range sources {
 		if !src.halted() {
 			src.resume(s.positions[src.name])

@@ -81,6 +81,13 @@ func (s *source) resume(position offsets.Position) {
 	s.finish.published(s.name, position.FeedPublished)
 }
 
+// overtakenBy reports whether a restored position is further than this process
+// can have brought it, with the one window whose verdict it may not know: somebody
+// else has owned the source meanwhile, and has spent its request budget.
+func (s *source) overtakenBy(restored offsets.Position) bool {
+	return s.position.Counter > 0 && restored.Counter > s.position.Counter+1
+}
+
 // rewind plans again from the last definite commit.
 func (s *source) rewind() {
 	s.plan.Published = s.position.FeedPublished
@@ -267,6 +274,21 @@ func (s *source) refuse(refusal *offsets.Refusal) {
 	})
 	s.finish.stopped(s.name, refusal.Error())
 	s.log.Error("source refused", zap.Error(refusal))
+}
+
+// announce shows the source on the board, as one whose shard is being taken over.
+func (s *source) announce() {
+	s.report(func(b *status.Source) {
+		b.Credential, b.Endpoint = s.config.Credential, s.plan.Endpoint
+		b.MinAgeSeconds, b.LookbackSeconds = s.plan.MinAge.Seconds(), s.plan.Lookback.Seconds()
+	})
+}
+
+// forget is for a source that another process serves from here on: what a person
+// was asked to mend here is tried again there.
+func (s *source) forget() {
+	s.halt, s.feed, s.position = "", nil, offsets.Position{}
+	s.board.Forget(s.name)
 }
 
 // enter shows a state of running, with the reason for a delay.

@@ -107,6 +107,16 @@ func New(opts Options) (*kafka.Client, error) {
 	}, nil
 }
 
+// DialerOf returns the client's way to one broker at a time, for what kafka-go
+// does over connections of its own: the membership of a consumer group.
+func DialerOf(client *kafka.Client) *kafka.Dialer {
+	dialer := &kafka.Dialer{Timeout: dialTimeout}
+	if t, ok := client.Transport.(*kafka.Transport); ok {
+		dialer.ClientID, dialer.DialFunc, dialer.TLS, dialer.SASLMechanism = t.ClientID, t.Dial, t.TLS, t.SASL
+	}
+	return dialer
+}
+
 // Close closes the client's connections, those in use once their request is
 // answered. The client must not be used afterwards: kafka-go would quietly open
 // new connections.

@@ -11,10 +11,10 @@ import (
 func TestStaticOwnsEachShardOnce(t *testing.T) {
 	var mu sync.Mutex
 	var owned []int
-	err := NewStatic(3, 1, 3).Run(t.Context(), func(_ context.Context, shard int) error {
+	err := NewStatic(3, 1, 3).Run(t.Context(), func(_ context.Context, lease Lease) error {
 		mu.Lock()
 		defer mu.Unlock()
-		owned = append(owned, shard)
+		owned = append(owned, lease.Shard)
 		return nil
 	})
 	slices.Sort(owned)
@@ -25,8 +25,8 @@ func TestStaticOwnsEachShardOnce(t *testing.T) {
 
 func TestStaticEndsAllWhenOneFails(t *testing.T) {
 	broken := errors.New("broken")
-	err := NewStatic(0, 1).Run(t.Context(), func(ctx context.Context, shard int) error {
-		if shard == 0 {
+	err := NewStatic(0, 1).Run(t.Context(), func(ctx context.Context, lease Lease) error {
+		if lease.Shard == 0 {
 			return broken
 		}
 		<-ctx.Done()

@@ -68,7 +68,7 @@ func notReady(s *Snapshot, all []SourceView) []string {
 		}
 		owned++
 	}
-	if owned == 0 {
+	if owned == 0 && !s.Fleet.standby() {
 		why = append(why, "no shard is owned yet; wait, and if it stays so look for errors about Kafka in the log")
 	}
 	for i := range all {

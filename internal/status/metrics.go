@@ -53,6 +53,12 @@ var metrics = []Metric{
 		func(s *Snapshot, emit emit) { emit(boolean(s.Ready)) }},
 	{"cdrbus_restarts_total", Counter, "Times that the daemon part came up again inside this process; only the demo does that.", nil,
 		func(s *Snapshot, emit emit) { emit(float64(s.Process.Restarts)) }},
+	{"cdrbus_fleet_members", Gauge, "Processes that share the shards, as the consumer group's coordinator last told. Absent with ownership: static.", nil,
+		func(s *Snapshot, emit emit) {
+			if s.Fleet != nil {
+				emit(float64(len(s.Fleet.Members)))
+			}
+		}},
 	{"cdrbus_memory_reserved_bytes", Gauge, "Bytes of the process-wide budget that windows have reserved.", nil,
 		func(s *Snapshot, emit emit) { emit(float64(s.Process.MemoryUsedBytes)) }},
 	{"cdrbus_memory_budget_bytes", Gauge, "Size of the process-wide byte budget for windows.", nil,

@@ -15,7 +15,7 @@ import (
 
 var (
 	pageListen   = flag.String("page.listen", "", "serve the status page of -page.scenario at this address, to look at it")
-	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped or demo")
+	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo or fleet")
 	pageBrowser  = flag.String("page.browser", "", "path of a Chromium; check the page in it and take pictures")
 	pageDir      = flag.String("page.dir", "", "with -page.browser: where the pictures go")
 )
@@ -52,6 +52,7 @@ func TestPageInBrowser(t *testing.T) {
 		{"many", "many", "1280,1600", false, "", []string{"customer-0049", "1–50 of 1,000"}},
 		{"stopped", "stopped", "1280,1700", false, "", []string{"2 sources wait for you", "What to do: give the Service App", "records about to age out"}},
 		{"demo", "demo", "1280,1300", false, "", []string{"Missing", "0 ✓", "Restarts survived", "killed in mid-commit"}},
+		{"fleet", "fleet", "1280,1600", false, "", []string{"cdrbus-0 (this one)", "341 sources in 6 shards: 0–4, 9", "in reserve", "4 members of cdrbus.webex.cdr.offsets, Stable"}},
 	} {
 		t.Run(c.picture, func(t *testing.T) {
 			if c.action != "" {

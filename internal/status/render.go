@@ -34,6 +34,7 @@ func Render(w io.Writer, s Snapshot, width int) error {
 	r.alerts()
 	r.sources()
 	r.events()
+	r.fleet()
 	r.foot()
 	_, err := io.WriteString(w, r.text.String())
 	return err
@@ -310,6 +311,61 @@ func eventFields(e Event) []string {
 		}
 	}
 	return values
+}
+
+// fleet writes who owns what.
+func (r *renderer) fleet() {
+	fleet := r.s.Fleet
+	if fleet == nil {
+		return
+	}
+	rows := [][]string{{"MEMBER", "HOST", "SOURCES", "SHARDS"}}
+	for _, m := range fleet.Members {
+		name := m.Name
+		if m.Self {
+			name += " (this one)"
+		}
+		rows = append(rows, []string{printable(name), printable(m.Host), groupDigits(uint64(m.Sources)), spans(m.Shards)})
+	}
+	r.line()
+	r.line(r.muted.Render(fmt.Sprintf("FLEET %s: %s, %s", fleet.Group, plural(len(fleet.Members), "member"), fleet.State)))
+	widths := columnWidths(rows)
+	for i, row := range rows {
+		line := padRight(row[0], widths[0]) + "  " + padRight(row[1], widths[1]) + "  " + padLeft(row[2], widths[2]) + "  " + row[3]
+		if i == 0 {
+			line = r.muted.Render(line)
+		}
+		r.line(line)
+	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// spans writes 0 1 2 5 as 0-2 5.
+func spans(numbers []int) string {
+	var b strings.Builder
+	for i := 0; i < len(numbers); i++ {
+		first := i
+		for i+1 < len(numbers) && numbers[i+1] == numbers[i]+1 {
+			i++
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(strconv.Itoa(numbers[first]))
+		if i > first {
+			fmt.Fprintf(&b, "-%d", numbers[i])
+		}
+	}
+	if b.Len() == 0 {
+		return "none, in reserve"
+	}
+	return b.String()
 }
 
 func (r *renderer) foot() {

@@ -18,6 +18,7 @@ var scenarios = map[string]func() *Board{
 	"many":    manyBoard,
 	"stopped": stoppedBoard,
 	"demo":    demoBoard,
+	"fleet":   fleetBoard,
 }
 
 func newTestBoard() *Board {
@@ -210,5 +211,18 @@ func demoBoard() *Board {
 	b.Update("demo", func(s *Source) { s.State = Fetching })
 	b.SetVerdict(Verdict{Records: 8120, Events: 8120})
 	fillEvents(b, "demo")
+	return b
+}
+
+// fleetBoard is one of three processes that share sixteen shards, with a fourth in
+// reserve.
+func fleetBoard() *Board {
+	b := normalBoard()
+	b.SetFleet(Fleet{Group: "cdrbus.webex.cdr.offsets", State: "Stable", At: time.Now(), Members: []Member{
+		{Name: "cdrbus-0", Host: "/10.0.0.4", Shards: []int{0, 1, 2, 3, 4, 9}, Sources: 341, Self: true},
+		{Name: "cdrbus-1", Host: "/10.0.0.5", Shards: []int{5, 6, 7, 8, 10}, Sources: 330},
+		{Name: "cdrbus-2", Host: "/10.0.0.6", Shards: []int{11, 12, 13, 14, 15}, Sources: 329},
+		{Name: "cdrbus-3", Host: "/10.0.0.7"},
+	}})
 	return b
 }

@@ -25,6 +25,7 @@ type Snapshot struct {
 	Matching int          `json:"matching"` // sources that the query's filter lets pass
 	Sources  []SourceView `json:"sources"`
 	Shards   []Shard      `json:"shards"`
+	Fleet    *Fleet       `json:"fleet,omitempty"` // nil: this process is alone
 
 	Throughput Throughput `json:"throughput"`
 	Events     []Event    `json:"events"` // newest first
@@ -118,6 +119,29 @@ type Verdict struct {
 	Duplicate uint64    `json:"duplicate"`
 }
 
+// Fleet is who owns what, as the coordinator of the consumer group tells it.
+type Fleet struct {
+	Group   string    `json:"group"`
+	State   string    `json:"state"` // as Kafka calls it: Stable, PreparingRebalance, ...
+	At      time.Time `json:"at"`
+	Members []Member  `json:"members"`
+}
+
+// Member is one process of a fleet.
+type Member struct {
+	Name    string `json:"name"`
+	Host    string `json:"host"` // as the coordinator sees it
+	Self    bool   `json:"self,omitempty"`
+	Shards  []int  `json:"shards"`
+	Sources int    `json:"sources"`
+}
+
+// standby reports whether this process is a member of a fleet that has no shard
+// left for it: nothing is amiss, it waits for one to come free.
+func (f *Fleet) standby() bool {
+	return f != nil && slices.ContainsFunc(f.Members, func(m Member) bool { return m.Self && m.Sources == 0 })
+}
+
 // Query selects sources. The zero Query selects all of them.
 type Query struct {
 	Name   string // part of the name, case ignored
@@ -189,6 +213,10 @@ func (b *Board) copyProcessState(s *Snapshot, now time.Time) {
 		v := *b.verdict
 		s.Verdict = &v
 	}
+	if b.fleet != nil {
+		fleet := *b.fleet
+		s.Fleet = &fleet
+	}
 	s.Shards = make([]Shard, 0, len(b.shards))
 	for _, shard := range b.shards {
 		s.Shards = append(s.Shards, *shard)
@@ -241,7 +269,12 @@ func (b *Board) addHistory(views []SourceView, limit int) {
 		if limit > 0 && i >= limit {
 			return
 		}
-		e := b.entry(views[i].Name)
+		b.mu.RLock()
+		e := b.sources[views[i].Name]
+		b.mu.RUnlock()
+		if e == nil {
+			continue // forgotten meanwhile
+		}
 		e.mu.Lock()
 		views[i].History = slices.Clone(e.history)
 		e.mu.Unlock()

@@ -72,6 +72,7 @@ type Board struct {
 	restarts  []Restart
 	restarted int
 	verdict   *Verdict
+	fleet     *Fleet
 	seconds   series // throughput, by second
 	minutes   series // throughput, by minute
 
@@ -151,6 +152,20 @@ func (b *Board) UpdateShard(shard int, change func(*Shard)) {
 	if s.State != before {
 		s.Since = now
 	}
+}
+
+// Forget takes a source off the board: another process shows it from here on.
+func (b *Board) Forget(source cdr.SourceName) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sources, source)
+}
+
+// SetFleet shows who owns what.
+func (b *Board) SetFleet(f Fleet) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fleet = &f
 }
 
 // Committed counts the windows of one definite commit. It is the only way by
