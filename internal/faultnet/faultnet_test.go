@@ -212,6 +212,19 @@ func TestFrozenClient(t *testing.T) {
 	})
 }
 
+// TestFreezeHoldsAnswersBack: what the broker has answered meanwhile waits too.
+func TestFreezeHoldsAnswersBack(t *testing.T) {
+	var n *faultnet.Network
+	freeze := faultnet.Fate{Answered: func() { n.Freeze("acme", time.Second) }}
+	world(t, faultnet.Options{Decide: befall(kmsg.EndTxn, freeze)}, func(t *testing.T, made *faultnet.Network, b *broker) {
+		n = made
+		conn, began := dial(t, n, "acme"), time.Now()
+		if err := ask(conn, kmsg.EndTxn, 1); err != nil || time.Since(began) != time.Second {
+			t.Errorf("the answer comes after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
 // TestKilledClient is cut off at once, but what it sent and was held back arrives.
 func TestKilledClient(t *testing.T) {
 	decide := func(r faultnet.Request) faultnet.Fate {
