@@ -34,6 +34,8 @@ type Restored struct {
 	Sources []SourceState    // in the order of Expect
 	Others  []cdr.SourceName // have records in the partition but are not expected; sorted
 	Bounds  committed.Bounds // of the partition when it was read
+	// Credentials are the values of the credentials' records, by name.
+	Credentials map[string][]byte
 
 	options RestoreOptions
 	next    int64            // offset to read on from
@@ -61,7 +63,7 @@ func Restore(ctx context.Context, r Reader, o RestoreOptions) (*Restored, error)
 	if err != nil {
 		return nil, fmt.Errorf("restore shard %d: bounds of %s-%d: %w", o.Shard, o.OffsetsTopic, o.Shard, err)
 	}
-	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]chain{}}
+	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]chain{}, Credentials: map[string][]byte{}}
 	if err := restored.readOn(ctx, r, bounds); err != nil {
 		return nil, fmt.Errorf("restore shard %d: %w", o.Shard, err)
 	}
@@ -94,7 +96,7 @@ func ReadPositions(ctx context.Context, r Reader, before *Restored) (*Restored, 
 		return nil, fmt.Errorf("read positions of shard %d: %s-%d ends at offset %d, but had been read up to %d: the brokers lost committed records; check unclean.leader.election.enable and restart cdrbus to accept the loss",
 			o.Shard, o.OffsetsTopic, o.Shard, bounds.HighWatermark, before.next)
 	}
-	restored := &Restored{options: o, next: before.next, chains: maps.Clone(before.chains)}
+	restored := &Restored{options: o, next: before.next, chains: maps.Clone(before.chains), Credentials: maps.Clone(before.Credentials)}
 	if err := restored.readOn(ctx, r, bounds); err != nil {
 		return nil, fmt.Errorf("read positions of shard %d: %w", o.Shard, err)
 	}
@@ -108,6 +110,10 @@ func ReadPositions(ctx context.Context, r Reader, before *Restored) (*Restored, 
 func (r *Restored) readOn(ctx context.Context, reader Reader, bounds committed.Bounds) error {
 	r.Bounds = bounds
 	err := readSettled(ctx, reader, r.options.OffsetsTopic, r.options.Shard, bounds, r.next, func(record committed.Record) error {
+		if name, ok := credentialOf(record.Key); ok {
+			r.Credentials[name] = slices.Clone(record.Value)
+			return nil
+		}
 		c := r.chains[string(record.Key)]
 		c.append(record)
 		r.chains[string(record.Key)] = c

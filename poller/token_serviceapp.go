@@ -25,13 +25,14 @@ const (
 )
 
 // ServiceAppOptions says whose tokens to fetch. All but TokenURL, HTTP and Log
-// is required.
+// is required, and one of TokenStore and Vault.
 type ServiceAppOptions struct {
 	Name         string                 // of the credential, for messages
 	ClientID     func() (string, error) // read anew at each refresh, as is the secret
 	ClientSecret func() (string, error)
-	TokenStore   string // path of the file that holds the refresh token; its folder must be writable
-	TokenURL     string // "": Webex's own
+	TokenStore   string     // path of the file that holds the refresh token; its folder must be writable
+	Vault        TokenVault // instead of TokenStore
+	TokenURL     string     // "": Webex's own
 	HTTP         HTTPOptions
 	Log          *zap.Logger // nil: none
 }
@@ -56,7 +57,7 @@ type ServiceApp struct {
 	name     string
 	clientID func() (string, error)
 	secret   func() (string, error)
-	store    tokenStore
+	vault    TokenVault
 	endpoint *tokenEndpoint
 	log      *zap.Logger
 
@@ -101,11 +102,14 @@ func NewServiceApp(o ServiceAppOptions) (*ServiceApp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credential %s: %w", o.Name, err)
 	}
+	if o.Vault == nil {
+		o.Vault = newTokenStore(o.TokenStore)
+	}
 	return &ServiceApp{
 		name:     o.Name,
 		clientID: o.ClientID,
 		secret:   o.ClientSecret,
-		store:    newTokenStore(o.TokenStore),
+		vault:    o.Vault,
 		endpoint: endpoint,
 		log:      o.Log.With(zap.String("credential", o.Name)),
 		turn:     make(chan struct{}, 1),
@@ -164,7 +168,7 @@ func (a *ServiceApp) Warning(now time.Time) string {
 		return ""
 	}
 	return fmt.Sprintf("the refresh token of credential %s ends on %s: authorise the Service App or integration again before that, and write the new refresh token to %s",
-		a.name, ends.UTC().Format(time.RFC3339), a.store.path)
+		a.name, ends.UTC().Format(time.RFC3339), a.vault.Entrance())
 }
 
 // inUse returns the token at hand, if it need not be renewed now.
@@ -230,7 +234,7 @@ func restAfter(err error) time.Duration {
 // ones. The caller holds turn.
 func (a *ServiceApp) renew(ctx context.Context) (storedTokens, error) {
 	// 1. The lock. A crash from here on frees it.
-	unlock, err := a.store.lock(ctx)
+	unlock, err := a.vault.Lock(ctx)
 	if err != nil {
 		return storedTokens{}, a.storeTrouble(err)
 	}
@@ -238,11 +242,11 @@ func (a *ServiceApp) renew(ctx context.Context) (storedTokens, error) {
 	for try := 1; ; try++ {
 		// 2. The store decides what is true: whoever held the lock before may have
 		// renewed, a person may have put a new refresh token there.
-		stored, err := a.store.read()
+		stored, err := loadTokens(a.vault)
 		if err != nil {
 			return storedTokens{}, a.storeTrouble(err)
 		}
-		if err := a.saveLate(&stored); err != nil {
+		if err := a.saveLate(ctx, &stored); err != nil {
 			return storedTokens{}, err
 		}
 		if a.isGood(stored) {
@@ -276,7 +280,7 @@ func (a *ServiceApp) isGood(tokens storedTokens) bool {
 
 // storeHolds reports whether the store still holds that refresh token.
 func (a *ServiceApp) storeHolds(tokens storedTokens) bool {
-	stored, err := a.store.read()
+	stored, err := loadTokens(a.vault)
 	return err != nil || stored.RefreshToken == tokens.RefreshToken
 }
 
@@ -304,11 +308,11 @@ func (a *ServiceApp) refreshOnce(ctx context.Context, stored storedTokens) (stor
 	if a.refusal != nil && a.refusal.fingerprint == fingerprint && time.Now().Before(a.refusal.until) {
 		return storedTokens{}, a.refusal.err
 	}
-	pending, err := a.store.reserve()
+	saving, err := a.vault.Prepare(ctx)
 	if err != nil {
 		return storedTokens{}, a.storeTrouble(err)
 	}
-	defer pending.Cleanup()
+	defer saving.Cleanup()
 	tokens, err := a.endpoint.refresh(ctx, who, stored)
 	if err != nil {
 		return storedTokens{}, a.failed(err, fingerprint)
@@ -317,7 +321,7 @@ func (a *ServiceApp) refreshOnce(ctx context.Context, stored storedTokens) (stor
 	// A crash here loses the answer: the store still holds the old refresh token,
 	// which the next start tries, and which Webex may or may not honour. Nothing
 	// in between can fail for want of rights or room.
-	if err := a.store.replace(pending, tokens); err != nil {
+	if err := saveTokens(ctx, saving, tokens); err != nil {
 		a.unsaved = &unsavedTokens{spent: stored.RefreshToken, tokens: tokens}
 		return storedTokens{}, a.unsavedTrouble(err)
 	}
@@ -333,7 +337,7 @@ func (a *ServiceApp) failed(err error, fingerprint string) error {
 	switch {
 	case errors.As(err, &stopped):
 		stopped.Message = fmt.Sprintf("refresh token of credential %s: %s", a.name, stopped.Message)
-		stopped.Remedy += fmt.Sprintf(" (%s)", a.store.path)
+		stopped.Remedy += fmt.Sprintf(" (%s)", a.vault.Entrance())
 		if a.lost {
 			stopped.Remedy += "; an earlier refresh got no answer, which may be what replaced the refresh token"
 		}
@@ -359,7 +363,7 @@ func (a *ServiceApp) client(stored storedTokens) (clientSecrets, error) {
 	}
 	if stored.ClientIDHash != "" && stored.ClientIDHash != hashOf(id) {
 		return clientSecrets{}, &Stopped{
-			Message: fmt.Sprintf("token store %s of credential %s holds the tokens of another client ID", a.store.path, a.name),
+			Message: fmt.Sprintf("%s of credential %s holds the tokens of another client ID", a.vault, a.name),
 			Remedy:  "name another token_store, or write this client's refresh token into it",
 			Reprobe: fileReprobe,
 		}
@@ -372,7 +376,7 @@ var errUnsaved = errors.New("the new tokens wait in memory, unused")
 
 // saveLate stores tokens that an earlier renewal could not store. If the store
 // has moved on since, they are of no use any more.
-func (a *ServiceApp) saveLate(stored *storedTokens) error {
+func (a *ServiceApp) saveLate(ctx context.Context, stored *storedTokens) error {
 	if a.unsaved == nil {
 		return nil
 	}
@@ -380,12 +384,12 @@ func (a *ServiceApp) saveLate(stored *storedTokens) error {
 		a.unsaved = nil
 		return nil
 	}
-	pending, err := a.store.reserve()
+	saving, err := a.vault.Prepare(ctx)
 	if err != nil {
 		return a.unsavedTrouble(err)
 	}
-	defer pending.Cleanup()
-	if err := a.store.replace(pending, a.unsaved.tokens); err != nil {
+	defer saving.Cleanup()
+	if err := saveTokens(ctx, saving, a.unsaved.tokens); err != nil {
 		return a.unsavedTrouble(err)
 	}
 	*stored = a.unsaved.tokens
@@ -399,12 +403,12 @@ func (a *ServiceApp) unsavedTrouble(err error) error {
 
 // storeTrouble tells trouble with the store that a person must end from the rest.
 func (a *ServiceApp) storeTrouble(err error) error {
-	if _, readErr := a.store.read(); readErr == nil && !needsPerson(err) {
+	if _, readErr := loadTokens(a.vault); (readErr == nil || errors.Is(readErr, ErrVaultAway)) && !a.vault.NeedsPerson(err) {
 		return &RetryLater{After: refreshPause, Cause: fmt.Errorf("credential %s: %w", a.name, err)}
 	}
 	return &Stopped{
 		Message: fmt.Sprintf("credential %s: %v", a.name, err),
-		Remedy:  fmt.Sprintf(`the store %s must hold {"version": 1, "refresh_token": "..."}, mode 0600, in a folder that this user may write to; no restart is needed`, a.store.path),
+		Remedy:  a.vault.Remedy(),
 		Reprobe: fileReprobe,
 	}
 }

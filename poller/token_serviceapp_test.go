@@ -205,7 +205,7 @@ func (s *grantServer) app(change ...func(*ServiceAppOptions)) *ServiceApp {
 
 func (s *grantServer) stored() storedTokens {
 	s.t.Helper()
-	tokens, err := newTokenStore(s.storePath()).read()
+	tokens, err := loadTokens(newTokenStore(s.storePath()))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -69,9 +68,9 @@ func newTokenStore(path string) tokenStore {
 // lockPoll is how often a held lock is tried again.
 const lockPoll = 50 * time.Millisecond
 
-// lock keeps the other processes of this machine, and other users of the store
+// Lock implements [TokenVault]: it keeps the other processes of this machine, and other users of the store
 // in this one, from refreshing until unlock. The lock ends with the process.
-func (s tokenStore) lock(ctx context.Context) (unlock func(), err error) {
+func (s tokenStore) Lock(ctx context.Context) (unlock func(), err error) {
 	file, err := os.OpenFile(s.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock of token store: %w", err)
@@ -88,69 +87,62 @@ func (s tokenStore) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		if err != nil {
 			file.Close()
-			return nil, fmt.Errorf("lock token store %s: %w", s.path, err)
+			return nil, fmt.Errorf("lock %s: %w", s, err)
 		}
 	}
 }
 
-// read returns the tokens. Its errors never quote the file.
-func (s tokenStore) read() (storedTokens, error) {
-	var tokens storedTokens
-	content, err := secretfile.ReadAll(s.path)
-	if err != nil {
-		return tokens, fmt.Errorf("read token store: %w", err)
-	}
-	switch err := json.Unmarshal(content, &tokens); {
-	case err != nil:
-		return storedTokens{}, fmt.Errorf("read token store %s: it is not the JSON that it should be", s.path)
-	case tokens.Version > tokenStoreVersion:
-		return storedTokens{}, fmt.Errorf("read token store %s: a later version of cdrbus wrote it (format %d, known is %d)", s.path, tokens.Version, tokenStoreVersion)
-	case tokens.Version < 1 || tokens.RefreshToken == "":
-		return storedTokens{}, fmt.Errorf("read token store %s: version or refresh_token is missing", s.path)
-	}
-	return tokens, nil
+// Load implements [TokenVault].
+func (s tokenStore) Load() ([]byte, error) { return secretfile.ReadAll(s.path) }
+
+func (s tokenStore) String() string { return "token store " + s.path }
+
+// Entrance implements [TokenVault].
+func (s tokenStore) Entrance() string { return s.path }
+
+// Remedy implements [TokenVault].
+func (s tokenStore) Remedy() string {
+	return fmt.Sprintf(`the store %s must hold {"version": 1, "refresh_token": "..."}, mode 0600, in a folder that this user may write to; no restart is needed`, s.path)
 }
 
 // reservedBytes is more than tokens ever take.
 const reservedBytes = 16 << 10
 
-// reserve begins to replace the store: it makes the new file, with its place on
-// the disk, before the old refresh token is spent. A folder that is read-only
-// or a disk that is full is noticed while nothing is lost yet.
-//
-// The caller calls Cleanup on the file in any case.
-func (s tokenStore) reserve() (*renameio.PendingFile, error) {
+// Prepare implements [TokenVault]: it makes the new file, with its place on the
+// disk. A folder that is read-only or a disk that is full is noticed while nothing
+// is lost yet.
+func (s tokenStore) Prepare(context.Context) (TokenSaving, error) {
 	pending, err := renameio.NewPendingFile(s.path, renameio.WithTempDir(filepath.Dir(s.path)), renameio.WithStaticPermissions(0o600))
 	if err != nil {
-		return nil, fmt.Errorf("prepare to write token store %s: %w", s.path, err)
+		return nil, fmt.Errorf("prepare to write %s: %w", s, err)
 	}
 	if _, err := pending.Write(make([]byte, reservedBytes)); err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare to write token store %s: %w", s.path, err), pending.Cleanup())
+		return nil, errors.Join(fmt.Errorf("prepare to write %s: %w", s, err), pending.Cleanup())
 	}
 	if err := pending.Sync(); err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare to write token store %s: %w", s.path, err), pending.Cleanup())
+		return nil, errors.Join(fmt.Errorf("prepare to write %s: %w", s, err), pending.Cleanup())
 	}
-	return pending, nil
+	return replacement{s, pending}, nil
 }
 
-// replace writes the tokens into the reserved file and puts it in the store's
-// place. When it returns nil they survive a crash; a crash before leaves the
-// old store whole.
-func (s tokenStore) replace(pending *renameio.PendingFile, tokens storedTokens) error {
-	content, err := json.MarshalIndent(tokens, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode token store: %w", err)
+// replacement is a new file that is to take the store's place.
+type replacement struct {
+	store tokenStore
+	*renameio.PendingFile
+}
+
+// Save implements [TokenSaving].
+func (r replacement) Save(_ context.Context, content []byte) error {
+	if _, err := r.WriteAt(content, 0); err != nil {
+		return fmt.Errorf("write %s: %w", r.store, err)
 	}
-	if _, err := pending.WriteAt(content, 0); err != nil {
-		return fmt.Errorf("write token store %s: %w", s.path, err)
+	if err := r.Truncate(int64(len(content))); err != nil {
+		return fmt.Errorf("write %s: %w", r.store, err)
 	}
-	if err := pending.Truncate(int64(len(content))); err != nil {
-		return fmt.Errorf("write token store %s: %w", s.path, err)
+	if err := r.CloseAtomicallyReplace(); err != nil { // syncs the content
+		return fmt.Errorf("write %s: %w", r.store, err)
 	}
-	if err := pending.CloseAtomicallyReplace(); err != nil { // syncs the content
-		return fmt.Errorf("write token store %s: %w", s.path, err)
-	}
-	return s.syncFolder()
+	return r.store.syncFolder()
 }
 
 // syncFolder makes the renaming survive a power cut.
@@ -166,8 +158,8 @@ func (s tokenStore) syncFolder() error {
 	return nil
 }
 
-// needsPerson reports whether trouble with the store lasts until somebody acts.
-func needsPerson(err error) bool {
+// NeedsPerson implements [TokenVault].
+func (s tokenStore) NeedsPerson(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)
 }
 

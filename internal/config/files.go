@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"cdrbus/internal/config/secretfile"
+	"cdrbus/internal/seal"
 )
 
 // checkFiles looks at every file that the configuration names: secrets must be
@@ -30,6 +31,7 @@ func checkFiles(l *ledger, c *Config, folder string) {
 		f.secret(childOf(path, "client_id_file"), credential.ClientID)
 		f.secret(childOf(path, "client_secret_file"), credential.ClientSecret)
 		f.secret(childOf(path, "token_key_file"), credential.TokenKey)
+		f.tokenKey(childOf(path, "token_key_file"), credential.TokenKey)
 		f.secret(childOf(path, "refresh_token_file"), credential.RefreshToken)
 		if !credential.TokensInKafka() {
 			f.tokenStore(childOf(path, "token_store"), credential.TokenStore)
@@ -48,6 +50,17 @@ func (f fileRules) secret(path string, s Secret) {
 	}
 	if _, err := s.Read(); err != nil {
 		f.refuseFile(path, s.Path(), err)
+	}
+}
+
+// tokenKey refuses a key that could be guessed. That it can be read is checked
+// before.
+func (f fileRules) tokenKey(path string, s Secret) {
+	if !s.IsSet() {
+		return
+	}
+	if key, err := s.Read(); err == nil && len(key) < seal.LeastKeyLength {
+		f.refuse(path, fmt.Sprintf("holds a key of %d characters, want %d or more", len(key), seal.LeastKeyLength), "make one with openssl rand -base64 32")
 	}
 }
 

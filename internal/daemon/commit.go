@@ -41,14 +41,20 @@ const leastHalvedBytes = 1 << 20
 func (s *shard) commitLoop(ctx context.Context) error {
 	loop := fmt.Sprintf("committer of shard %d", s.index)
 	defer s.daemon.board.Ended(loop)
+	defer close(s.ended)
 	alive := time.NewTicker(30 * time.Second)
 	defer alive.Stop()
 	for {
 		s.daemon.board.Progress(loop, commitPatience)
 		select {
 		case <-ctx.Done():
+			s.commitLastCredentials(ctx)
 			return ctx.Err()
 		case <-alive.C:
+		case c := <-s.credentials:
+			if err := s.commitCredential(ctx, c); err != nil {
+				return err
+			}
 		case first := <-s.ready:
 			if err := s.commitAll(ctx, s.gather(first)); err != nil {
 				return err

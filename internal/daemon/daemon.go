@@ -82,6 +82,8 @@ type Daemon struct {
 	fingerprint   uint32       // of the event schema
 	shards        map[int][]*source
 
+	vaults map[string]*vault // by credential, of those whose tokens lie in Kafka
+
 	budgetsMu sync.Mutex
 	budgets   map[string]*poller.Budget // by credential group; they outlive a shard's loss
 
@@ -107,6 +109,7 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		fingerprint: schema.Fingerprint(),
 		budgets:     map[string]*poller.Budget{},
 		shards:      map[int][]*source{},
+		vaults:      map[string]*vault{},
 	}
 	connection, err := kafkaOptions(options.Config, options.DialKafka)
 	if err != nil {
@@ -156,8 +159,15 @@ func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.finish.begin(d.shards, cancel)
-	err := d.owner(ctx).Run(ctx, d.ownShard)
-	switch cause := context.Cause(ctx); {
+	var beside sync.WaitGroup
+	if d.inFleet() && !d.until.IsZero() {
+		beside.Go(func() { d.followOthers(ctx) })
+	}
+	err := d.owner().Run(ctx, d.ownShard)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	beside.Wait()
+	switch {
 	case errors.Is(cause, errReached):
 		return nil
 	case errors.Is(cause, ErrNotReached):

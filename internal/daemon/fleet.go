@@ -28,13 +28,10 @@ const heartbeatInterval = time.Second
 // inFleet reports whether this process shares the shards with others.
 func (d *Daemon) inFleet() bool { return d.config.Ownership == config.Group }
 
-// owner returns who chooses this process's shards. ctx bounds what goes on beside it.
-func (d *Daemon) owner(ctx context.Context) ownership.Owner {
+// owner returns who chooses this process's shards.
+func (d *Daemon) owner() ownership.Owner {
 	if !d.inFleet() {
 		return ownership.NewStatic(slices.Collect(maps.Keys(d.shards))...)
-	}
-	if !d.until.IsZero() {
-		go d.followOthers(ctx)
 	}
 	k := &d.config.Kafka
 	return ownership.NewGroup(ownership.GroupOptions{

@@ -182,7 +182,15 @@ func (d *Daemon) tokenSource(cfg *config.Source, transport poller.HTTPOptions) (
 	if credential == nil {
 		return d.bareToken(cfg), nil
 	}
+	var vault poller.TokenVault
+	if credential.TokensInKafka() {
+		var err error
+		if vault, err = d.newVault(credential); err != nil {
+			return nil, err
+		}
+	}
 	return poller.NewServiceApp(poller.ServiceAppOptions{
+		Vault:        vault,
 		Name:         credential.Name,
 		ClientID:     credential.ClientID.Read,
 		ClientSecret: credential.ClientSecret.Read,

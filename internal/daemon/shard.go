@@ -28,6 +28,10 @@ type shard struct {
 	restored  *offsets.Restored
 	positions map[cdr.SourceName]offsets.Position
 	ready     chan *window // from the lanes; unbuffered, so that a window has one owner
+
+	credentials chan *credentialCommit // from the lanes, which wait for the verdict
+	lanesEnded  chan struct{}          // closed when no lane will hand anything over
+	ended       chan struct{}          // closed when nothing is committed any more
 }
 
 // ownShard takes a shard over, runs it, and takes it over anew whenever it is
@@ -78,7 +82,11 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 //  4. Rebuild each credential group's set of published IDs.
 //  5. Run the lanes and the committer until one of them ends.
 func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error {
-	s := &shard{daemon: d, index: index, log: log, ready: make(chan *window), positions: map[cdr.SourceName]offsets.Position{}}
+	s := &shard{
+		daemon: d, index: index, log: log, positions: map[cdr.SourceName]offsets.Position{},
+		ready: make(chan *window), credentials: make(chan *credentialCommit),
+		lanesEnded: make(chan struct{}), ended: make(chan struct{}),
+	}
 	sources := d.sourcesOf(index)
 	d.board.UpdateShard(index, func(b *status.Shard) { b.State, b.Reason, b.Takeovers = status.ShardRestoring, "", b.Takeovers+1 })
 
@@ -140,10 +148,17 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 	// handing over when ctx ends is simply not taken.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.commitLoop(ctx) })
-	for _, l := range lanes {
-		group.Go(func() error { return l.run(ctx) })
-	}
+	group.Go(func() error {
+		defer close(s.lanesEnded)
+		var running errgroup.Group
+		for _, l := range lanes {
+			running.Go(func() error { return l.run(ctx) })
+		}
+		return running.Wait()
+	})
+	s.openVaults()
 	err := group.Wait()
+	s.closeVaults()
 	for _, l := range lanes {
 		l.abandon()
 	}

@@ -112,7 +112,7 @@ func (g *Group) Run(ctx context.Context, own Own) error {
 	if err != nil {
 		return fmt.Errorf("join consumer group %s: %w", g.options.ID, err)
 	}
-	loops.Go(func() error { g.follow(ctx, membership); return nil })
+	loops.Go(func() error { return g.follow(ctx, membership) })
 	loops.Go(func() error { g.watch(ctx); return nil })
 	err = loops.Wait()
 	g.leave(membership)
@@ -145,27 +145,53 @@ func (g *Group) claim() claim {
 }
 
 // follow takes in one generation after another until ctx ends. A membership that
-// fails is told of once; kafka-go joins again by itself.
-func (g *Group) follow(ctx context.Context, membership *kafka.ConsumerGroup) {
-	failing := false
+// fails is told of once, and kafka-go joins again by itself; only what a person
+// has to mend ends a member that never was one.
+func (g *Group) follow(ctx context.Context, membership *kafka.ConsumerGroup) error {
+	joined, failing := false, false
 	for {
 		next, err := membership.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return
-		case err != nil:
-			if !failing && !errors.Is(err, kafka.RebalanceInProgress) {
-				failing = true
-				g.options.Log.Warn("membership of the consumer group failed, joining again; shards at work go on", zap.String("group", g.options.ID), zap.Error(err))
-			}
-		default:
+			return nil
+		case err == nil:
 			if failing {
-				failing = false
 				g.options.Log.Info("member of the consumer group again", zap.String("group", g.options.ID))
 			}
+			joined, failing = true, false
 			g.adopt(next)
+		case errors.Is(err, kafka.RebalanceInProgress):
+		case !joined && refusalOf(err) != "":
+			return fmt.Errorf("join consumer group %s: %w; %s", g.options.ID, err, refusalOf(err))
+		case !failing:
+			failing = true
+			g.options.Log.Warn("membership of the consumer group failed, joining again; shards at work go on",
+				zap.String("group", g.options.ID), zap.Error(err), zap.String("remedy", refusalOf(err)))
 		}
 	}
+}
+
+// refusals are the answers that stay the same until a person acts, and what to do.
+var refusals = []struct {
+	code   kafka.Error
+	remedy string
+}{
+	{kafka.GroupAuthorizationFailed, "grant Read and Describe on the group with kafka-acls.sh"},
+	{kafka.TopicAuthorizationFailed, "grant Describe on the offsets topic with kafka-acls.sh"},
+	{kafka.InvalidSessionTimeout, "set kafka.group.session_timeout within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"},
+	{kafka.InconsistentGroupProtocol, "another kind of consumer uses the group's name: choose another kafka.group.id, or stop it"},
+	{kafka.GroupMaxSizeReached, "raise the brokers' group.max.size, or run fewer members"},
+}
+
+// refusalOf returns what a person has to do about a failed membership; empty if
+// it may pass by itself.
+func refusalOf(err error) string {
+	for _, r := range refusals {
+		if errors.Is(err, r.code) {
+			return r.remedy
+		}
+	}
+	return ""
 }
 
 // adopt takes in a generation.

@@ -1,0 +1,277 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/config"
+	"cdrbus/internal/seal"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+	"cdrbus/producer"
+)
+
+// vault keeps a credential's tokens in the offsets topic, sealed, in the shard of
+// the credential's sources. Whoever owns the shard is the only one who refreshes
+// the tokens, and commits them with the shard's producer before they are used: an
+// owner that was fenced cannot overwrite its successor's. It is safe for
+// concurrent use.
+type vault struct {
+	credential *config.Credential
+	sealer     *seal.Sealer
+
+	mu     sync.Mutex
+	shard  *shard // nil: not owned just now
+	record []byte // as committed; nil: none yet
+	seed   string // hash of the refresh token file as Load saw it
+}
+
+// kept is what is sealed.
+type kept struct {
+	// Seed tells which content of the refresh token file the tokens go back to.
+	// Another content means that a person has authorised anew.
+	Seed   string          `json:"seed_sha256"`
+	Tokens json.RawMessage `json:"tokens"`
+}
+
+func (d *Daemon) newVault(credential *config.Credential) (*vault, error) {
+	key, err := credential.TokenKey.Read()
+	if err != nil {
+		return nil, fmt.Errorf("credential %s: token_key_file: %w", credential.Name, err)
+	}
+	sealer, err := seal.New(key, "credential "+credential.Name)
+	if err != nil {
+		return nil, fmt.Errorf("credential %s: token_key_file: %w; make one with openssl rand -base64 32", credential.Name, err)
+	}
+	v := &vault{credential: credential, sealer: sealer}
+	d.vaults[credential.Name] = v
+	return v, nil
+}
+
+func (v *vault) String() string {
+	return "token store in Kafka, credential " + v.credential.Name
+}
+
+// Entrance implements [poller.TokenVault].
+func (v *vault) Entrance() string { return v.credential.RefreshToken.String() }
+
+// Remedy implements [poller.TokenVault].
+func (v *vault) Remedy() string {
+	return fmt.Sprintf("write a refresh token to %s, and the key that all members share to %s; no restart is needed for the former", v.Entrance(), v.credential.TokenKey)
+}
+
+// NeedsPerson implements [poller.TokenVault].
+func (v *vault) NeedsPerson(err error) bool { return !errors.Is(err, poller.ErrVaultAway) }
+
+// Lock implements [poller.TokenVault]. The shard's fencing is the lock: whoever
+// does not own it can prepare nothing and save nothing.
+func (v *vault) Lock(context.Context) (unlock func(), err error) { return func() {}, nil }
+
+// Load implements [poller.TokenVault].
+func (v *vault) Load() ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.shard == nil {
+		return nil, v.away()
+	}
+	var found kept
+	if v.record != nil {
+		var err error
+		if found, err = v.open(); err != nil {
+			return nil, err
+		}
+	}
+	seed, err := v.credential.RefreshToken.Read()
+	switch {
+	case v.record != nil && (err != nil || found.Seed == hashOf(seed)):
+		v.seed = found.Seed
+		return found.Tokens, nil
+	case err != nil:
+		return nil, err
+	}
+	v.seed = hashOf(seed)
+	return json.Marshal(map[string]any{"version": 1, "refresh_token": seed})
+}
+
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
+}
+
+func (v *vault) open() (found kept, err error) {
+	sealed, err := offsets.DecodeCredential(v.credential.Name, v.record)
+	if err != nil {
+		return kept{}, err
+	}
+	content, err := v.sealer.Open(sealed)
+	if err != nil {
+		return kept{}, err
+	}
+	if json.Unmarshal(content, &found) != nil {
+		return kept{}, errors.New("what is sealed is not the JSON that cdrbus writes")
+	}
+	return found, nil
+}
+
+func (v *vault) away() error {
+	return fmt.Errorf("%w: the shard of credential %s is not owned", poller.ErrVaultAway, v.credential.Name)
+}
+
+// Prepare implements [poller.TokenVault].
+func (v *vault) Prepare(context.Context) (poller.TokenSaving, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.shard == nil {
+		return nil, v.away()
+	}
+	return tokenSaving{v, v.shard, v.seed}, nil
+}
+
+// tokenSaving is one commit of tokens to come.
+type tokenSaving struct {
+	vault *vault
+	shard *shard
+	seed  string
+}
+
+// Save implements [poller.TokenSaving].
+func (s tokenSaving) Save(_ context.Context, content []byte) error {
+	v := s.vault
+	secret, err := json.Marshal(kept{Seed: s.seed, Tokens: content})
+	if err != nil {
+		return fmt.Errorf("encode tokens: %w", err)
+	}
+	record, err := offsets.EncodeCredential(v.credential.Name, v.sealer.Seal(secret))
+	if err != nil {
+		return err
+	}
+	c := &credentialCommit{name: v.credential.Name, record: record, verdict: make(chan error, 1)}
+	if err := s.shard.hand(c); err != nil {
+		return fmt.Errorf("commit tokens of credential %s: %w", v.credential.Name, err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.shard == s.shard {
+		v.record = record
+	}
+	return nil
+}
+
+// Cleanup implements [poller.TokenSaving]: nothing was taken.
+func (tokenSaving) Cleanup() error { return nil }
+
+// openVaults lends the vaults of a shard's credentials the shard's producer and
+// what the restore has found.
+func (s *shard) openVaults() { s.lendVaults(s, s.restored) }
+
+func (s *shard) closeVaults() { s.lendVaults(nil, &offsets.Restored{}) }
+
+func (s *shard) lendVaults(owner *shard, restored *offsets.Restored) {
+	for _, src := range s.daemon.sourcesOf(s.index) {
+		if v := s.daemon.vaults[src.config.Credential]; v != nil {
+			v.mu.Lock()
+			v.shard, v.record = owner, restored.Credentials[v.credential.Name]
+			v.mu.Unlock()
+		}
+	}
+}
+
+// credentialCommit is a credential's record on its way to the committer.
+type credentialCommit struct {
+	name    string
+	record  []byte
+	verdict chan error // buffered; nil: it is committed
+}
+
+// hand gives a record to the committer and waits for the verdict. It does not end
+// with the lane's context: the committer outlives the lanes.
+func (s *shard) hand(c *credentialCommit) error {
+	select {
+	case s.credentials <- c:
+	case <-s.ended:
+		return poller.ErrVaultAway
+	}
+	select {
+	case err := <-c.verdict:
+		return err
+	case <-s.ended:
+		return poller.ErrVaultAway
+	}
+}
+
+// commitCredential commits one credential's record, in a transaction of its own.
+// It may be late, behind windows, but never lost silently: only a shard that is
+// lost, or the end of ctx, leaves it undone.
+func (s *shard) commitCredential(ctx context.Context, c *credentialCommit) error {
+	err := s.tryCredential(ctx, c)
+	if err != nil {
+		c.verdict <- fmt.Errorf("%w: %w", poller.ErrVaultAway, err)
+		return err
+	}
+	c.verdict <- nil
+	return nil
+}
+
+func (s *shard) tryCredential(ctx context.Context, c *credentialCommit) error {
+	pause := newBackoff(100*time.Millisecond, 5*time.Second)
+	for {
+		began := time.Now()
+		draft := producer.NewDraft(s.daemon.layout, s.index)
+		if err := draft.Add(producer.Positions, offsets.CredentialKey(c.name), c.record, nil); err != nil {
+			return err
+		}
+		commit, err := producer.Seal(began, draft)
+		if err != nil {
+			return err
+		}
+		switch result := s.producer.Commit(ctx, commit).(type) {
+		case producer.Committed:
+			return nil
+		case producer.Fenced:
+			return fmt.Errorf("%w: commit tokens: %w", errLost, result.Cause)
+		case producer.MustRestore:
+			s.log.Warn("commit of tokens of unknown outcome, reading the log", zap.String("credential", c.name), zap.Error(result.Cause))
+			if err := s.recover(ctx, nil, nil, began); err != nil {
+				return err
+			}
+			if bytes.Equal(s.restored.Credentials[c.name], c.record) {
+				return nil
+			}
+		}
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// lastCredentialsGrace is how long tokens may take to arrive when a shard is given
+// up: a refresh that is under way may take its own grace, and then the commit.
+const lastCredentialsGrace = 8 * time.Second
+
+// commitLastCredentials commits the tokens whose refresh was under way when ctx
+// ended: they may be the only ones that are still good. It ends with the lanes.
+func (s *shard) commitLastCredentials(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCredentialsGrace)
+	defer cancel()
+	for {
+		select {
+		case c := <-s.credentials:
+			if s.commitCredential(ctx, c) != nil {
+				return
+			}
+		case <-s.lanesEnded:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
