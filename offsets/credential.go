@@ -1,9 +1,9 @@
 package offsets
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 )
 
 // credentialPrefix begins the keys of credentials in the offsets topic. No source's
@@ -15,7 +15,8 @@ func CredentialKey(name string) []byte { return []byte(credentialPrefix + name) 
 
 // credentialOf returns the name of the credential whose record has this key.
 func credentialOf(key []byte) (name string, ok bool) {
-	return strings.CutPrefix(string(key), credentialPrefix)
+	rest, ok := bytes.CutPrefix(key, []byte(credentialPrefix))
+	return string(rest), ok && len(rest) > 0
 }
 
 // credentialVersion is the version of a credential's record that this code writes.

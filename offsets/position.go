@@ -2,11 +2,14 @@ package offsets
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -290,7 +293,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // sealPosition closes the object with the checksum of all that is in it.
 func sealPosition(body []byte) []byte {
-	return fmt.Appendf(body, `%s%08x"}`, checksumKey, crc32.Checksum(body, castagnoli))
+	return appendSeal(body, body)
+}
+
+// appendSeal appends the end of an object that holds body.
+func appendSeal(to, body []byte) []byte {
+	var checksum [4]byte
+	binary.BigEndian.PutUint32(checksum[:], crc32.Checksum(body, castagnoli))
+	return append(hex.AppendEncode(append(to, checksumKey...), checksum[:]), `"}`...)
 }
 
 // DecodePosition reads what Encode wrote. Its errors wrap one of the Err values
@@ -314,6 +324,42 @@ func DecodePosition(value []byte) (Position, error) {
 		p.Definition.Locations = nil
 	}
 	return p, p.Validate()
+}
+
+// Parts of what Encode writes, in their order.
+var (
+	intactHead       = fmt.Appendf(nil, `{"version":%d,"min_reader":%d,"source":"`, positionVersion, positionMinReader)
+	intactCounterKey = []byte(`","counter":`)
+	comma            = []byte(",")
+	intactNotMended  = []byte(`,"mended":false`)
+)
+
+// intactCounter returns the counter of a value that is just as Encode of this
+// version wrote it for that source, and not a person's command: its checksum
+// vouches for the rest. It is for those who read thousands and need the last one;
+// false says no more than that DecodePosition has to be asked.
+func intactCounter(source, value []byte) (cdr.Counter, bool) {
+	rest, ok := bytes.CutPrefix(value, intactHead)
+	if !ok {
+		return 0, false
+	}
+	if rest, ok = bytes.CutPrefix(rest, source); !ok {
+		return 0, false
+	}
+	if rest, ok = bytes.CutPrefix(rest, intactCounterKey); !ok {
+		return 0, false
+	}
+	digits, _, ok := bytes.Cut(rest, comma)
+	if !ok {
+		return 0, false
+	}
+	counter, err := strconv.ParseUint(string(digits), 10, 63)
+	at := bytes.LastIndex(value, []byte(checksumKey))
+	if err != nil || at < 0 || !bytes.Contains(rest, intactNotMended) {
+		return 0, false
+	}
+	var seal [len(checksumKey) + 10]byte
+	return cdr.Counter(counter), bytes.Equal(value[at:], appendSeal(seal[:0], value[:at]))
 }
 
 // rawMember is one key of an object and its value as it was written.

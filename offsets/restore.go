@@ -38,8 +38,8 @@ type Restored struct {
 	Credentials map[string][]byte
 
 	options RestoreOptions
-	next    int64            // offset to read on from
-	chains  map[string]chain // by key
+	next    int64             // offset to read on from
+	chains  map[string]*chain // by key
 }
 
 // SourceState is one source: either it is New, or it was Refused, or it has a
@@ -63,7 +63,7 @@ func Restore(ctx context.Context, r Reader, o RestoreOptions) (*Restored, error)
 	if err != nil {
 		return nil, fmt.Errorf("restore shard %d: bounds of %s-%d: %w", o.Shard, o.OffsetsTopic, o.Shard, err)
 	}
-	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]chain{}, Credentials: map[string][]byte{}}
+	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]*chain{}, Credentials: map[string][]byte{}}
 	if err := restored.readOn(ctx, r, bounds); err != nil {
 		return nil, fmt.Errorf("restore shard %d: %w", o.Shard, err)
 	}
@@ -96,7 +96,10 @@ func ReadPositions(ctx context.Context, r Reader, before *Restored) (*Restored, 
 		return nil, fmt.Errorf("read positions of shard %d: %s-%d ends at offset %d, but had been read up to %d: the brokers lost committed records; check unclean.leader.election.enable and restart cdrbus to accept the loss",
 			o.Shard, o.OffsetsTopic, o.Shard, bounds.HighWatermark, before.next)
 	}
-	restored := &Restored{options: o, next: before.next, chains: maps.Clone(before.chains), Credentials: maps.Clone(before.Credentials)}
+	restored := &Restored{options: o, next: before.next, chains: map[string]*chain{}, Credentials: maps.Clone(before.Credentials)}
+	for key, c := range before.chains {
+		restored.chains[key] = c.clone()
+	}
 	if err := restored.readOn(ctx, r, bounds); err != nil {
 		return nil, fmt.Errorf("read positions of shard %d: %w", o.Shard, err)
 	}
@@ -115,8 +118,11 @@ func (r *Restored) readOn(ctx context.Context, reader Reader, bounds committed.B
 			return nil
 		}
 		c := r.chains[string(record.Key)]
-		c.append(record)
-		r.chains[string(record.Key)] = c
+		if c == nil {
+			c = &chain{}
+			r.chains[string(record.Key)] = c
+		}
+		c.follow(record, r.options.Mode)
 		return nil
 	})
 	r.next = max(r.next, bounds.LastStable)
@@ -145,8 +151,9 @@ func (r *Restored) judge(ifMissing func(cdr.SourceName) SourceState) {
 
 // decide takes a source's position from its chain and holds it against what is
 // expected.
-func (o RestoreOptions) decide(e Expectation, c chain) SourceState {
+func (o RestoreOptions) decide(e Expectation, c *chain) SourceState {
 	state := SourceState{Source: e.Source}
+	c.readLast(e.Source)
 	at, refusal := c.last, c.refusal(e.Source)
 	if o.Mode == AtLeastOnce && c.valid {
 		if refusal != nil {
@@ -205,6 +212,7 @@ func (o RestoreOptions) compare(e Expectation, at located) *Refusal {
 type located struct {
 	position Position
 	offset   int64
+	unread   []byte // the position's value, intact, as long as nobody has read it
 }
 
 // chain follows the records of one source in the order of the log. Counters rise by
@@ -222,7 +230,50 @@ type chain struct {
 	contradiction *Refusal
 }
 
-// append follows one more record.
+// clone returns a chain that goes on by itself.
+func (c *chain) clone() *chain {
+	other := *c
+	other.last.unread = slices.Clone(c.last.unread)
+	return &other
+}
+
+// follow follows one more record.
+func (c *chain) follow(record committed.Record, mode Mode) {
+	// AtLeastOnce compares watermarks, and so reads every position.
+	if mode == ExactlyOnce && c.followUnread(record) {
+		return
+	}
+	c.readLast(cdr.SourceName(record.Key))
+	c.append(record)
+}
+
+// followUnread follows a record that says no more than that one more commit was
+// made, which nearly all do. Only the last one of a source is read in the end:
+// reading is most of what a restore takes.
+func (c *chain) followUnread(record committed.Record) bool {
+	counter, ok := intactCounter(record.Key, record.Value)
+	if !ok || !c.valid || counter <= c.counter {
+		return false
+	}
+	c.last, c.fault = located{offset: record.Offset, unread: append(c.last.unread[:0], record.Value...)}, nil
+	c.counter = counter
+	return true
+}
+
+// readLast reads the last position, if it has not been yet.
+func (c *chain) readLast(source cdr.SourceName) {
+	if len(c.last.unread) == 0 {
+		return
+	}
+	var err error
+	if c.last.position, err = DecodePosition(c.last.unread); err != nil {
+		c.fault = refuseFault(source, err)
+		c.fault.Offset = c.last.offset
+	}
+	c.last.unread = c.last.unread[:0]
+}
+
+// append reads one more record and follows it.
 func (c *chain) append(record committed.Record) {
 	source := cdr.SourceName(record.Key)
 	p, err := DecodePosition(record.Value)
@@ -234,7 +285,7 @@ func (c *chain) append(record committed.Record) {
 		c.fault.Offset = record.Offset
 		return
 	}
-	at := located{p, record.Offset}
+	at := located{position: p, offset: record.Offset}
 	switch {
 	case c.valid && p.Counter <= c.counter:
 		c.contradict(at)

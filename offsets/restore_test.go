@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -469,5 +470,54 @@ func TestReadPositionsNoticesALostTail(t *testing.T) {
 	var hanging *HangingTransaction
 	if _, err := ReadPositions(context.Background(), l, before); !errors.As(err, &hanging) {
 		t.Errorf("got %v, want a hanging transaction", err)
+	}
+}
+
+// TestFollowUnread: leaving positions unread changes nothing about what is found,
+// whatever lies in the log.
+func TestFollowUnread(t *testing.T) {
+	broken := []byte(`{"version":1,"min_reader":1,"source":"acme","counter":9,"mended":false,"checksum":"00000000"}`)
+	for seed := range uint64(500) {
+		random := rand.New(rand.NewPCG(seed, 5))
+		read, unread, counter := &chain{}, &chain{}, cdr.Counter(0)
+		for offset := range int64(12) {
+			counter += cdr.Counter(1 + random.IntN(2))
+			p := at("acme", counter, time.Duration(counter)*time.Hour)
+			switch random.IntN(12) {
+			case 0:
+				p.Counter = max(1, counter-cdr.Counter(random.IntN(3)))
+			case 1:
+				p.Mended = true
+			case 2:
+				p.Source = "beta"
+			case 3:
+				p.OrgUUID = `,"mended":false`
+			}
+			value := encoded(t, p)
+			switch random.IntN(12) {
+			case 0:
+				value = broken
+			case 1:
+				value[len(value)/2] ^= 1
+			case 2:
+				value = nil
+			case 3:
+				value = append(value, ' ')
+			}
+			record := committed.Record{Offset: offset, Key: []byte("acme"), Value: value}
+			read.append(record)
+			unread.follow(record, ExactlyOnce)
+			if random.IntN(4) == 0 {
+				unread = unread.clone()
+			}
+		}
+		unread.readLast("acme")
+		want, got := read.refusal("acme"), unread.refusal("acme")
+		if (want == nil) != (got == nil) || want != nil && (want.Error() != got.Error() || want.Offset != got.Offset) {
+			t.Fatalf("seed %d: refused as %v, want %v", seed, got, want)
+		}
+		if read.valid != unread.valid || read.last.offset != unread.last.offset || read.last.position.Counter != unread.last.position.Counter || read.counter != unread.counter {
+			t.Fatalf("seed %d: ends with %+v, want %+v", seed, unread, read)
+		}
 	}
 }
