@@ -216,6 +216,30 @@ func (s *Shard) Restored() {
 	s.state = fresh
 }
 
+// Prove tells whether the shard has been ours all the time since [TakeOver] or
+// [Shard.Recover], so that nobody else wrote while the caller read. Whoever finds
+// the log at odds with itself asks before believing it: an owner that took over
+// and committed between two reads looks the same.
+//
+// It takes the next epoch, which nobody is given who is not the owner. After an
+// error the shard is to be dropped, and taken over anew after a pause.
+func (s *Shard) Prove(ctx context.Context) error {
+	s.demand("Prove", restoring, fresh, spent)
+	if !s.transactional() {
+		return nil // nobody is fenced, and nothing can be proven
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.options.TransactionTimeout, errOutOfTime)
+	defer cancel()
+	if failure := s.succeed(ctx); failure != nil {
+		s.surrender(failure)
+		return fmt.Errorf("prove ownership of shard %d: %w", s.options.Partition, failure)
+	}
+	if s.state == spent {
+		s.state = fresh
+	}
+	return nil
+}
+
 // Commit brings a commit into the log: protocol B. It panics if a restore is
 // owed, if the shard is lost, or if the commit is another shard's.
 //

@@ -133,6 +133,44 @@ func TestRecoverStealsNothing(t *testing.T) {
 	})
 }
 
+// TestProve: an owner that read the log can tell whether somebody else wrote
+// meanwhile, and asking neither disturbs its next commit nor another owner's.
+func TestProve(t *testing.T) {
+	bubble(t, func(t *testing.T, k *fakeKafka) {
+		o := newOwner(t, k, ExactlyOnce)
+		for _, moment := range []string{"before the first commit", "after one"} {
+			if err := o.shard.Prove(t.Context()); err != nil {
+				t.Errorf("%s: %v", moment, err)
+			}
+			if outcome := o.commitNext(t.Context()); outcome != "committed" {
+				t.Errorf("%s: the next commit is %s", moment, outcome)
+			}
+		}
+		rival := newOwner(t, k, ExactlyOnce)
+		if err := o.shard.Prove(t.Context()); !errors.Is(err, kafka.ProducerFenced) {
+			t.Errorf("after a rival took over: %v, want fenced", err)
+		}
+		if outcome := rival.commitNext(t.Context()); outcome != "committed" {
+			t.Errorf("the rival's commit is %s", outcome)
+		}
+		mustPanic(t, "Commit of a lost shard", "lost", func() { o.shard.Commit(t.Context(), window(t, k.layout, 3)) })
+	})
+}
+
+// TestProveWhileRestoring: the restore is still owed afterwards.
+func TestProveWhileRestoring(t *testing.T) {
+	bubble(t, func(t *testing.T, k *fakeKafka) {
+		shard, err := TakeOver(t.Context(), k.client(), newOwner(t, k, ExactlyOnce).options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := shard.Prove(t.Context()); err != nil {
+			t.Error(err)
+		}
+		mustPanic(t, "Commit before Restored", "Restored", func() { shard.Commit(t.Context(), window(t, k.layout, 1)) })
+	})
+}
+
 func mustPanic(t *testing.T, what, want string, do func()) {
 	t.Helper()
 	defer func() {

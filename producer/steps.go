@@ -38,14 +38,23 @@ func (s *Shard) newIdentity(ctx context.Context, from identity) *Failure {
 }
 
 // nextEpoch takes the epoch after this one if this one has had its transaction.
-// The same pair is asked for until the answer comes, since a repeat is answered
-// as the first. An answer other than the next epoch means that something happened
-// that we do not know of: the epochs ran out, we were idle for too long, somebody
-// aborted us. Only the log tells what that means for our last transaction.
 func (s *Shard) nextEpoch(ctx context.Context) *Failure {
 	if s.state != spent || !s.transactional() {
 		return nil
 	}
+	failure := s.succeed(ctx)
+	if failure == nil {
+		s.state = fresh
+	}
+	return failure
+}
+
+// succeed takes the epoch after this one. The same pair is asked for until the
+// answer comes, since a repeat is answered as the first. An answer other than the
+// next epoch means that something happened that we do not know of: the epochs ran
+// out, we were idle for too long, somebody aborted us. Only the log tells what
+// that means for our last transaction.
+func (s *Shard) succeed(ctx context.Context) *Failure {
 	before := s.own
 	if failure := s.newIdentity(ctx, before); failure != nil {
 		return failure
@@ -54,7 +63,6 @@ func (s *Shard) nextEpoch(ctx context.Context) *Failure {
 		err := fmt.Errorf("%w: producer %d epoch %d, want %d epoch %d", errOtherEpoch, s.own.producerID, s.own.epoch, want.producerID, want.epoch)
 		return &Failure{Request: InitProducerID, On: s.wire.subject(), Err: err, Blame: BlameCoordinator, class: abortable}
 	}
-	s.state = fresh
 	return nil
 }
 
