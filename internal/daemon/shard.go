@@ -77,7 +77,9 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 //
 //  1. Take over: the transactional.id is ours, the former owner is fenced and its
 //     open transaction aborted. A crash here leaves nothing.
-//  2. Only then restore the positions: no one else can add to the log any more.
+//  2. Only then restore the positions: the former owner adds nothing to the log any
+//     more. A new one may, so what seems wrong with the log is believed only if
+//     the shard is still ours.
 //  3. Fix the start of new sources, in a transaction of their own.
 //  4. Rebuild each credential group's set of published IDs.
 //  5. Run the lanes and the committer until one of them ends.
@@ -94,8 +96,8 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 	if s.producer, err = producer.TakeOver(ctx, d.client, d.shardOptions(index)); err != nil {
 		return d.firstTime(index, err)
 	}
-	if s.restored, err = offsets.Restore(ctx, d.reader, d.restoreOptions(index)); err != nil {
-		return d.firstTime(index, err)
+	if err := s.restore(ctx); err != nil {
+		return err
 	}
 	s.producer.Restored()
 	runnable := s.admit(sources)
@@ -112,6 +114,35 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 	d.board.UpdateShard(index, func(b *status.Shard) { b.State = status.ShardReady })
 	log.Info("shard ready", zap.Int("sources", len(runnable)), zap.Int("refused", len(sources)-len(runnable)))
 	return s.run(ctx, lanes)
+}
+
+// restore reads the shard's positions. What it finds wrong with them may be the
+// doing of an owner who took over meanwhile.
+func (s *shard) restore(ctx context.Context) (err error) {
+	s.restored, err = offsets.Restore(ctx, s.daemon.reader, s.daemon.restoreOptions(s.index))
+	var hanging *offsets.HangingTransaction
+	if errors.As(err, &hanging) || err == nil && slices.ContainsFunc(s.restored.Sources, isRefused) {
+		if lost := s.prove(ctx); lost != nil {
+			return lost
+		}
+	}
+	if err != nil {
+		return s.daemon.firstTime(s.index, err)
+	}
+	return nil
+}
+
+func isRefused(state offsets.SourceState) bool { return state.Refused != nil }
+
+// prove makes sure that a log which contradicts itself really does. Positions,
+// receipts and IDs are read one after another: an owner that takes over and commits
+// between two of these reads leaves IDs without a position, or a transaction that
+// is open. A person must not be asked to mend that.
+func (s *shard) prove(ctx context.Context) error {
+	if err := s.producer.Prove(ctx); err != nil {
+		return fmt.Errorf("%w while its log was read: %w", errLost, err)
+	}
+	return nil
 }
 
 // admit takes the restored positions, and leaves out the sources whose positions
@@ -211,6 +242,11 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 	if cut := result.Cut; cut != nil {
 		s.log.Error("retention cut the ID journal: records that the feed still returns may be published again",
 			zap.String("group", group), zap.Int64("wanted_offset", cut.Wanted), zap.Int64("first_offset", cut.LogStart))
+	}
+	if len(result.Refused) > 0 {
+		if err := s.prove(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for _, refusal := range result.Refused {
 		for _, src := range sources {
