@@ -57,7 +57,7 @@ func newFleet(t *testing.T, sources int, limits string, tune func(*simulator.Opt
 		}
 	})
 	w.shards = 8
-	f := &fleet{world: w, net: faultnet.New(faultnet.Options{Dial: faultnet.DialFunc(w.dialKafka)})}
+	f := &fleet{world: w, net: faultnet.New(faultnet.Options{Dial: w.dialKafka})}
 	var texts []string
 	for i := range sources {
 		texts = append(texts, w.source(fmt.Sprintf("org-%03d", i), limits, "max_window: 20m"))
@@ -86,7 +86,7 @@ func (f *fleet) join(until cdr.Instant) *member {
 	go func() {
 		d, err := daemon.New(ctx, daemon.Options{
 			Config: &cfg, Log: f.log, Board: m.board, Version: "test", Until: until,
-			DialKafka: daemon.DialFunc(f.net.Dialer(m.name)), DialFeed: f.dialFeed,
+			DialKafka: f.net.Dialer(m.name), DialFeed: f.dialFeed,
 		})
 		if err == nil {
 			err = d.Run(ctx)

@@ -37,7 +37,7 @@ import (
 )
 
 // DialFunc opens a connection.
-type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Options say how a Network behaves. The zero value is a network without faults
 // over TCP.
@@ -168,8 +168,9 @@ func (n *Network) Kill(name string) {
 	}
 }
 
-// thawed waits until a client is not frozen. It ends early with the context.
-func (n *Network) thawed(ctx context.Context, name string) error {
+// Thawed waits until a client is not frozen, for connections of it that do not go
+// through the network. It ends early with the context.
+func (n *Network) Thawed(ctx context.Context, name string) error {
 	for {
 		n.mu.Lock()
 		wait := time.Until(n.clientNamed(name).frozenUntil)
@@ -198,7 +199,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // network, over a pipe in memory.
 func (n *Network) Dialer(clientName string) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := n.thawed(ctx, clientName); err != nil {
+		if err := n.Thawed(ctx, clientName); err != nil {
 			return nil, err
 		}
 		ours, theirs := net.Pipe()

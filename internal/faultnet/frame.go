@@ -17,6 +17,8 @@ const maxFrameBytes = 128 << 20
 type Request struct {
 	// Client is as named at its entrance, or its client id.
 	Client string
+	// Broker is the address that it is on its way to.
+	Broker string
 	// Number counts the client's requests of this key, from 1.
 	Number int
 	// Copy says that this is a late or second delivery.

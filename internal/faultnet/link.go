@@ -85,6 +85,7 @@ func (l *link) run() {
 				return
 			}
 		}
+		request.Broker = l.brokerAddress
 		if !l.serve(l.network.number(request, l.name)) {
 			return
 		}
@@ -141,7 +142,7 @@ func (l *link) serve(r Request) bool {
 	case Twice:
 		l.network.deliverLater(r, l, fate)
 	}
-	if l.network.thawed(l.network.ctx, l.name) != nil {
+	if l.network.Thawed(l.network.ctx, l.name) != nil {
 		return false
 	}
 	_, err = l.client.Write(answer)
@@ -150,7 +151,7 @@ func (l *link) serve(r Request) bool {
 
 // deliver brings a request to the broker, whatever has become of the client.
 func (l *link) deliver(r Request) (answer []byte, err error) {
-	if err := l.network.thawed(l.network.ctx, l.name); err != nil {
+	if err := l.network.Thawed(l.network.ctx, l.name); err != nil {
 		return nil, err
 	}
 	l.network.letPass(r)
