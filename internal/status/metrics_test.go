@@ -43,6 +43,7 @@ func TestMetricsDoc(t *testing.T) {
 // exhaustiveBoard has a value for every row of the table.
 func exhaustiveBoard() *Board {
 	b := stoppedBoard()
+	b.SetFleet(Fleet{Members: []Member{{Name: "cdrbus-0", Self: true}}})
 	b.Restarted("killed")
 	readyShards(b, 1)
 	b.Update("acme-us", func(s *Source) { s.State = Stopped })
