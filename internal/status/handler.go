@@ -124,11 +124,21 @@ func (b *Board) serveHealth(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveReady answers whether the process does all of its work, and if not, why
-// and what to do.
-func (b *Board) serveReady(w http.ResponseWriter, _ *http.Request) {
+// and what to do. With of=shards it leaves out the sources that wait for a person:
+// an orchestrator that replaces processes one after another must not wait for one.
+func (b *Board) serveReady(w http.ResponseWriter, r *http.Request) {
 	snapshot := b.View(Query{Limit: 1, HistoryLimit: -1, numbersOnly: true})
-	if !snapshot.Ready {
-		writeLines(w, http.StatusServiceUnavailable, "not ready", snapshot.NotReady)
+	why := snapshot.NotReady
+	switch of := r.URL.Query().Get("of"); of {
+	case "":
+	case "shards":
+		why = shardsNotReady(&snapshot)
+	default:
+		http.Error(w, fmt.Sprintf("of=%q: want shards, or nothing for all", of), http.StatusBadRequest)
+		return
+	}
+	if len(why) > 0 {
+		writeLines(w, http.StatusServiceUnavailable, "not ready", why)
 		return
 	}
 	writeLines(w, http.StatusOK, "ready", nil)

@@ -73,6 +73,38 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 	})
 }
 
+// TestReadyOfShards: a source that waits for a person does not count, a shard does.
+func TestReadyOfShards(t *testing.T) {
+	b := New(Build{}, Options{})
+	b.Update("acme", func(s *Source) { s.State = Stopped })
+	b.UpdateShard(0, func(s *Shard) { s.State = ShardRestoring })
+	b.UpdateShard(1, func(s *Shard) { s.State = ShardReady })
+	if answer := get(b, "GET", "/readyz?of=shards"); answer.Code != 503 || strings.Contains(answer.Body.String(), "acme") || !strings.Contains(answer.Body.String(), "shard 0: restoring") {
+		t.Errorf("while a shard is restored: %d %q", answer.Code, answer.Body)
+	}
+	b.UpdateShard(0, func(s *Shard) { s.State = ShardReady })
+	if answer := get(b, "GET", "/readyz?of=shards"); answer.Code != 200 || answer.Body.String() != "ready\n" {
+		t.Errorf("with a stopped source only: %d %q", answer.Code, answer.Body)
+	}
+	if answer := get(b, "GET", "/readyz?of=sources"); answer.Code != 400 {
+		t.Errorf("of=sources answered %d", answer.Code)
+	}
+}
+
+// TestStandbyIsReady: a member for which no shard with sources is left waits in
+// reserve; one that is no member yet is not ready.
+func TestStandbyIsReady(t *testing.T) {
+	b := New(Build{}, Options{})
+	b.SetFleet(Fleet{Members: []Member{{Name: "a", Shards: []int{0}, Sources: 3}}})
+	if b.Snapshot().Ready {
+		t.Error("ready although it is not a member")
+	}
+	b.SetFleet(Fleet{Members: []Member{{Name: "a", Shards: []int{0}, Sources: 3}, {Name: "b", Shards: []int{1}, Self: true}}})
+	if s := b.Snapshot(); !s.Ready {
+		t.Errorf("a member in reserve is not ready: %q", s.NotReady)
+	}
+}
+
 func TestEveryStateThatNeedsAPersonIsNotReady(t *testing.T) {
 	for _, state := range States() {
 		b := New(Build{}, Options{})

@@ -53,6 +53,18 @@ func (b *Board) unhealthy(now time.Time) []string {
 // what to do. Nothing listed: every shard that this process owns is restored,
 // and no source waits for a person.
 func notReady(s *Snapshot, all []SourceView) []string {
+	why := shardsNotReady(s)
+	for i := range all {
+		if src := &all[i]; src.State.NeedsPerson() {
+			why = append(why, sentence(fmt.Sprintf("source %s: %s", src.Name, src.State), src.Reason, src.Remedy))
+		}
+	}
+	return why
+}
+
+// shardsNotReady is the part of notReady that this process can mend by itself, or
+// that keeps it from being of use at all.
+func shardsNotReady(s *Snapshot) []string {
 	var why []string
 	owned := 0
 	for _, shard := range s.Shards {
@@ -70,11 +82,6 @@ func notReady(s *Snapshot, all []SourceView) []string {
 	}
 	if owned == 0 && !s.Fleet.standby() {
 		why = append(why, "no shard is owned yet; wait, and if it stays so look for errors about Kafka in the log")
-	}
-	for i := range all {
-		if src := &all[i]; src.State.NeedsPerson() {
-			why = append(why, sentence(fmt.Sprintf("source %s: %s", src.Name, src.State), src.Reason, src.Remedy))
-		}
 	}
 	return why
 }
