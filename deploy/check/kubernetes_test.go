@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"path"
@@ -10,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -95,7 +98,8 @@ func TestManifestTypes(t *testing.T) {
 		{kind(manifest[corev1.ConfigMap](t, "configmap.yaml").TypeMeta.String()), "v1/ConfigMap"},
 		{kind(manifest[corev1.Secret](t, "secret.yaml").TypeMeta.String()), "v1/Secret"},
 		{kind(manifest[corev1.Service](t, "service.yaml").TypeMeta.String()), "v1/Service"},
-		{kind(manifest[appsv1.StatefulSet](t, "statefulset.yaml").TypeMeta.String()), "apps/v1/StatefulSet"},
+		{kind(manifest[appsv1.Deployment](t, "deployment.yaml").TypeMeta.String()), "apps/v1/Deployment"},
+		{kind(manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml").TypeMeta.String()), "policy/v1/PodDisruptionBudget"},
 	} {
 		if m.got != m.want {
 			t.Errorf("a manifest is %s, want %s", m.got, m.want)
@@ -109,35 +113,76 @@ func kind(text string) string {
 	return fields[4] + "/" + fields[2]
 }
 
-func TestStatefulSetHasOneOwner(t *testing.T) {
-	set := manifest[appsv1.StatefulSet](t, "statefulset.yaml")
-	spec := set.Spec
-	if *spec.Replicas != 1 {
-		t.Errorf("%d replicas: ownership static allows one", *spec.Replicas)
-	}
+func TestEverySelectorFindsThePods(t *testing.T) {
+	deployment := deployment(t)
+	pod := deployment.Spec.Template
 	service := manifest[corev1.Service](t, "service.yaml")
-	if spec.ServiceName != service.Name {
-		t.Errorf("service name is %s, the service is %s", spec.ServiceName, service.Name)
+	selectors := []map[string]string{
+		deployment.Spec.Selector.MatchLabels, service.Spec.Selector,
+		manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml").Spec.Selector.MatchLabels,
 	}
-	for key, value := range spec.Selector.MatchLabels {
-		if spec.Template.Labels[key] != value || service.Spec.Selector[key] != value {
-			t.Errorf("label %s=%s does not select the pod everywhere", key, value)
+	for _, spread := range pod.Spec.TopologySpreadConstraints {
+		selectors = append(selectors, spread.LabelSelector.MatchLabels)
+	}
+	for i, selector := range selectors {
+		if !maps.Equal(selector, pod.Labels) {
+			t.Errorf("selector %d is for %v, the pods are %v", i, selector, pod.Labels)
 		}
 	}
 	if !service.Spec.PublishNotReadyAddresses {
 		t.Error("the service hides a pod that is not ready, and its metrics with it")
 	}
+}
+
+// A roll-out is a hand-over: nobody leaves before all of the new fleet is at work,
+// and each has the time that a shutdown may take.
+func TestFleetRollsOut(t *testing.T) {
+	spec := deployment(t).Spec
+	cfg := kubernetesConfig(t)
+	if *spec.Replicas < 2 || cfg.Ownership != config.Group {
+		t.Errorf("%d replicas with ownership %s are no fleet", *spec.Replicas, cfg.Ownership)
+	}
+	if int(*spec.Replicas) > cfg.Kafka.Shards {
+		t.Errorf("%d replicas for %d shards", *spec.Replicas, cfg.Kafka.Shards)
+	}
+	update := spec.Strategy.RollingUpdate
+	if spec.Strategy.Type != appsv1.RollingUpdateDeploymentStrategyType || update.MaxUnavailable.String() != "0" || update.MaxSurge.String() != "100%" {
+		t.Errorf("the strategy is %s: %v", spec.Strategy.Type, update)
+	}
+	if wait := time.Duration(spec.MinReadySeconds) * time.Second; wait < time.Minute {
+		t.Errorf("shards move again after %s, when the request budgets of their sources are still empty", wait)
+	}
 	if grace := *spec.Template.Spec.TerminationGracePeriodSeconds; grace < 15 {
 		t.Errorf("%d s for a shutdown that may take 10", grace)
 	}
-	if links := spec.Template.Spec.EnableServiceLinks; links == nil || *links {
+	budget := manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml").Spec
+	if budget.MaxUnavailable.IntValue() >= int(*spec.Replicas) {
+		t.Errorf("a drain may take %s of %d pods away at once", budget.MaxUnavailable, *spec.Replicas)
+	}
+}
+
+// What the pods' environment sets is a key of the configuration, and names each
+// pod apart.
+func TestEnvironmentFitsTheConfiguration(t *testing.T) {
+	pod := deployment(t).Spec.Template.Spec
+	if links := pod.EnableServiceLinks; links == nil || *links {
 		t.Error("service links would put variables that begin with CDRBUS_ into the environment")
+	}
+	var environ []string
+	for _, v := range pod.Containers[0].Env {
+		if v.ValueFrom == nil || v.ValueFrom.FieldRef == nil || v.ValueFrom.FieldRef.FieldPath != "metadata.name" {
+			t.Fatalf("%s is not the pod's name", v.Name)
+		}
+		environ = append(environ, v.Name+"=cdrbus-5d9c7-x2x8k")
+	}
+	if cfg := kubernetesConfig(t, environ...); cfg.Kafka.Group.Member != "cdrbus-5d9c7-x2x8k" {
+		t.Errorf("the pod calls itself %q", cfg.Kafka.Group.Member)
 	}
 }
 
 // The pod security standard "restricted", and a little more.
 func TestPodIsConfined(t *testing.T) {
-	pod := manifest[appsv1.StatefulSet](t, "statefulset.yaml").Spec.Template.Spec
+	pod := deployment(t).Spec.Template.Spec
 	s := pod.SecurityContext
 	if !*s.RunAsNonRoot || *s.RunAsUser != 65532 || *s.FSGroup != 65532 || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("pod security context is %+v", s)
@@ -160,7 +205,7 @@ func TestPodIsConfined(t *testing.T) {
 }
 
 func TestProbesMeetTheAdminServer(t *testing.T) {
-	container := manifest[appsv1.StatefulSet](t, "statefulset.yaml").Spec.Template.Spec.Containers[0]
+	container := deployment(t).Spec.Template.Spec.Containers[0]
 	cfg := kubernetesConfig(t)
 	host, port, err := net.SplitHostPort(cfg.Admin.Listen)
 	if err != nil || host != "0.0.0.0" {
@@ -170,7 +215,7 @@ func TestProbesMeetTheAdminServer(t *testing.T) {
 	for _, p := range container.Ports {
 		ports[p.Name] = intText(p.ContainerPort)
 	}
-	for probe, want := range map[*corev1.Probe]string{container.LivenessProbe: "/healthz", container.ReadinessProbe: "/readyz"} {
+	for probe, want := range map[*corev1.Probe]string{container.LivenessProbe: "/healthz", container.ReadinessProbe: "/readyz?of=shards"} {
 		if probe.HTTPGet.Path != want || ports[probe.HTTPGet.Port.StrVal] != port {
 			t.Errorf("a probe asks %s at port %s, want %s at %s", probe.HTTPGet.Path, probe.HTTPGet.Port.StrVal, want, port)
 		}
@@ -181,35 +226,33 @@ func TestProbesMeetTheAdminServer(t *testing.T) {
 	}
 }
 
-// Every file that the configuration names is mounted, from a key that exists.
+// Every file that the configuration names is mounted, from a key that exists, and
+// nothing else is in the secret.
 func TestConfiguredFilesAreMounted(t *testing.T) {
 	cfg := kubernetesConfig(t)
-	pod := manifest[appsv1.StatefulSet](t, "statefulset.yaml").Spec.Template.Spec
+	pod := deployment(t).Spec.Template.Spec
 	keys := manifest[corev1.Secret](t, "secret.yaml").StringData
 	mounts := map[string]string{} // volume -> path
 	for _, m := range pod.Containers[0].VolumeMounts {
 		mounts[m.Name] = m.MountPath
 	}
-	secrets := []string{cfg.Kafka.TLS.CAFile, cfg.Kafka.SASL.Password.Path()}
+	files := []string{cfg.Kafka.TLS.CAFile, cfg.Kafka.SASL.Password.Path()}
 	for _, c := range cfg.Credentials {
-		secrets = append(secrets, c.ClientID.Path(), c.ClientSecret.Path())
-		if path.Dir(c.TokenStore) != mounts["state"] {
-			t.Errorf("token store %s is not on the volume at %s", c.TokenStore, mounts["state"])
-		}
-		if !strings.Contains(pod.InitContainers[0].Args[0], "/secrets/webex-token-store "+c.TokenStore+"'") && !strings.HasSuffix(pod.InitContainers[0].Args[0], "/webex-token-store "+c.TokenStore) {
-			t.Errorf("nothing puts the first refresh token into %s", c.TokenStore)
+		files = append(files, c.ClientID.Path(), c.ClientSecret.Path(), c.TokenKey.Path(), c.RefreshToken.Path())
+		if !c.TokensInKafka() {
+			t.Errorf("the tokens of credential %s lie in %s, where the other pods do not find them", c.Name, c.TokenStore)
 		}
 	}
-	for _, file := range secrets {
+	for _, file := range files {
 		if path.Dir(file) != mounts["secrets"] || keys[path.Base(file)] == "" {
 			t.Errorf("%s is not a key of the secret, mounted at %s", file, mounts["secrets"])
 		}
 	}
-	if _, found := keys["webex-token-store"]; !found {
-		t.Error("the secret has no webex-token-store")
+	if len(keys) != len(files) {
+		t.Errorf("the secret has %d keys, the configuration names %d files", len(keys), len(files))
 	}
 	for key, value := range keys {
-		if !strings.Contains(value, "REPLACE") {
+		if value != "REPLACE" {
 			t.Errorf("key %s of the example secret holds more than a placeholder", key)
 		}
 	}
@@ -217,13 +260,21 @@ func TestConfiguredFilesAreMounted(t *testing.T) {
 		if v.Secret != nil && *v.Secret.DefaultMode&0o007 != 0 {
 			t.Errorf("secrets are mounted with mode %o, which cdrbus refuses", *v.Secret.DefaultMode)
 		}
+		if v.PersistentVolumeClaim != nil {
+			t.Errorf("volume %s binds the pod to a disk", v.Name)
+		}
 	}
 }
 
-func kubernetesConfig(t *testing.T) *config.Config {
+func deployment(t *testing.T) *appsv1.Deployment {
+	t.Helper()
+	return manifest[appsv1.Deployment](t, "deployment.yaml")
+}
+
+func kubernetesConfig(t *testing.T, environ ...string) *config.Config {
 	t.Helper()
 	text := manifest[corev1.ConfigMap](t, "configmap.yaml").Data["cdrbus.yaml"]
-	cfg, err := config.Parse("configmap.yaml", []byte(text), nil)
+	cfg, err := config.Parse("configmap.yaml", []byte(text), environ)
 	if err != nil {
 		t.Fatal(err)
 	}
