@@ -104,6 +104,11 @@ var quietSeries = map[string]string{
 	`cdrbus_refresh_token_expiry_timestamp_seconds{instance="a", source="acme"}`: `5000000x420`,
 	`cdrbus_memory_reserved_bytes{instance="a"}`:                                 `0x420`,
 	`cdrbus_memory_budget_bytes{instance="a"}`:                                   `67108864x420`,
+	`cdrbus_fleet_members{instance="a", job="cdrbus"}`:                           `2x420`,
+	`cdrbus_fleet_members{instance="b", job="cdrbus"}`:                           `2x420`,
+	`cdrbus_shard_owned{instance="a", job="cdrbus", shard="0"}`:                  `1x420`,
+	`cdrbus_shard_owned{instance="a", job="cdrbus", shard="1"}`:                  `1x200 0x219`, // moved to b
+	`cdrbus_shard_owned{instance="b", job="cdrbus", shard="1"}`:                  `_x200 1x219`,
 }
 
 // trouble is what makes each alert fire: series that replace quiet ones.
@@ -123,6 +128,8 @@ var trouble = map[string]map[string]string{
 	"CdrbusCommitsSlow": {
 		`cdrbus_commit_duration_seconds_bucket{instance="a", le="0.01"}`: `0+5x420`,
 	},
+	"CdrbusShardUnowned":     {`cdrbus_shard_owned{instance="b", job="cdrbus", shard="1"}`: `_x200 1x100 0x119`},
+	"CdrbusFleetDiffers":     {`cdrbus_fleet_members{instance="b", job="cdrbus"}`: `1x420`},
 	"CdrbusTakeovers":        {`cdrbus_takeovers_total{instance="a", shard="0"}`: `0+1x420`},
 	"CdrbusRefreshTokenEnds": {`cdrbus_refresh_token_expiry_timestamp_seconds{instance="a", source="acme"}`: `1000000x420`},
 	"CdrbusMemoryBudgetFull": {`cdrbus_memory_reserved_bytes{instance="a"}`: `67000000x420`},
@@ -162,6 +169,42 @@ func TestStoppedSourceDoesNotAlsoLag(t *testing.T) {
 			`cdrbus_source_stopped{instance="a", source="acme"}`:     `1x420`,
 		}) != 0 {
 			t.Error("a stopped source raises a second alert for its lag")
+		}
+	}
+}
+
+// A process that is gone takes its series along; the shard that it owned is
+// missed all the same, for a day.
+func TestShardOfAVanishedProcessIsMissed(t *testing.T) {
+	for _, rule := range loadRules(t) {
+		if rule.Alert == "CdrbusShardUnowned" && evaluate(t, rule.Expr, map[string]string{
+			`cdrbus_shard_owned{instance="a", job="cdrbus", shard="0"}`: `1x400 _x20`,
+		}) != 1 {
+			t.Error("a shard whose owner has vanished raises no alert")
+		}
+	}
+}
+
+// Each way in which a fleet and its targets can differ, and none where they agree.
+func TestFleetDiffers(t *testing.T) {
+	const a, b = `cdrbus_fleet_members{instance="a", job="cdrbus"}`, `cdrbus_fleet_members{instance="b", job="cdrbus"}`
+	for _, c := range []struct {
+		name, a, b string
+		want       int
+	}{
+		{"a target that is no member", `1x420`, `1x420`, 1},
+		{"a member that is no target", `3x420`, `3x420`, 1},
+		{"one does not know", `2x420`, `3x420`, 1},
+		{"one has left", `2x300 1x119`, `2x300 _x119`, 0},
+		{"no fleet", `_x420`, `_x420`, 0},
+	} {
+		for _, rule := range loadRules(t) {
+			if rule.Alert != "CdrbusFleetDiffers" {
+				continue
+			}
+			if n := evaluate(t, rule.Expr, map[string]string{a: c.a, b: c.b}); n != c.want {
+				t.Errorf("%s: fires for %d series, want %d", c.name, n, c.want)
+			}
 		}
 	}
 }
