@@ -360,7 +360,7 @@ func (r *rig) placeApart() {
 	}
 }
 
-// shards is what the rig configures.
+// shards is what the rig configures unless it is told otherwise.
 const shards = 4
 
 // ofLaterVersion makes a position one that version 2 wrote, for version 2 to read.

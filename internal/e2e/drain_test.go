@@ -33,7 +33,7 @@ func TestDrain(t *testing.T) {
 			span: span, rate: float64(*drainFlag) / span.Seconds(), profiles: []string{"unlimited"}, window: 12 * time.Hour,
 		})
 		records := 0
-		for _, source := range sources {
+		for _, source := range r.sources {
 			count, err := r.feed.CountTruth(simulator.TruthQuery{Organization: source, Span: cdr.Span{StartInclusive: r.start, EndExclusive: r.until}})
 			if err != nil {
 				t.Fatal(err)

@@ -54,8 +54,7 @@ func TestKillsRealKafka(t *testing.T) {
 		r := newRig(t, cluster.Bootstrap(), rigOptions{span: 24 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick})
 		r.killUntilDone(30, 15*time.Minute)
 
-		f := readEvents(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.events", "%p|%k|%h\n"))
-		f.readLetters(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.deadletter", "%k|%h\n"))
+		f := r.readWithKcat()
 		r.truth().compare(t, f, false)
 		checkMurmur2(t, cluster, f.partitions, 6)
 		r.checkPython(f)
@@ -78,8 +77,7 @@ func TestAtLeastOnceRealKafka(t *testing.T) {
 			span: 8 * time.Hour, rate: 5, profiles: []string{"all", "unlimited"}, tune: quick, top: "delivery: at_least_once",
 		})
 		r.killUntilDone(10, 5*time.Minute)
-		f := readEvents(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.events", "%p|%k|%h\n"))
-		f.readLetters(t, kafkatest.KcatRead(t, r.brokers[0], "webex.cdr.deadletter", "%k|%h\n"))
+		f := r.readWithKcat()
 		repeats := r.truth().compare(t, f, true)
 		t.Logf("at_least_once on Kafka %s: %d repeats after 10 kills", version, repeats)
 	})
@@ -134,7 +132,7 @@ func (r *rig) awaitLife(p *process, longest time.Duration, share float64) {
 func (r *rig) progress() float64 {
 	least := r.until
 	watermarks := r.watermarks()
-	for _, source := range sources {
+	for _, source := range r.sources {
 		least = min(least, max(r.start, watermarks[cdr.SourceName(source)]))
 	}
 	return float64(least.Sub(r.start)) / float64(r.until.Sub(r.start))
@@ -143,7 +141,7 @@ func (r *rig) progress() float64 {
 // watermarks tells how far the sources are.
 func (r *rig) watermarks() map[cdr.SourceName]cdr.Instant {
 	watermarks := map[cdr.SourceName]cdr.Instant{}
-	r.each("webex.cdr.offsets", 4, func(_ int, record committed.Record) {
+	r.each("webex.cdr.offsets", r.shards, func(_ int, record committed.Record) {
 		if p, err := offsets.DecodePosition(record.Value); err == nil {
 			watermarks[p.Source] = p.FeedPublished
 		}
@@ -201,11 +199,20 @@ func (r *rig) readThrough() found {
 	r.each("webex.cdr.events", 6, func(partition int, record committed.Record) {
 		fmt.Fprintf(&events, "%d|%s|%s\n", partition, record.Key, headerText(record))
 	})
-	r.each("webex.cdr.deadletter", 4, func(_ int, record committed.Record) {
+	r.each("webex.cdr.deadletter", r.shards, func(_ int, record committed.Record) {
 		fmt.Fprintf(&letters, "%s|%s\n", record.Key, headerText(record))
 	})
 	f := readEvents(r.t, events.Bytes())
 	f.readLetters(r.t, letters.Bytes())
+	return f
+}
+
+// readWithKcat reads events and dead letters with a client that shares no code
+// with ours.
+func (r *rig) readWithKcat() found {
+	r.t.Helper()
+	f := readEvents(r.t, kafkatest.KcatRead(r.t, r.brokers[0], "webex.cdr.events", "%p|%k|%h\n"))
+	f.readLetters(r.t, kafkatest.KcatRead(r.t, r.brokers[0], "webex.cdr.deadletter", "%k|%h\n"))
 	return f
 }
 
@@ -221,7 +228,7 @@ func headerText(record committed.Record) string {
 func (r *rig) receiptsThrough() map[cdr.SourceName][]offsets.Receipt {
 	r.t.Helper()
 	receipts := map[cdr.SourceName][]offsets.Receipt{}
-	r.each("webex.cdr.windows", 4, func(_ int, record committed.Record) {
+	r.each("webex.cdr.windows", r.shards, func(_ int, record committed.Record) {
 		schemaID, err := offsets.ReceiptSchemaID(record.Value)
 		if err != nil {
 			r.t.Fatal(err)
@@ -244,7 +251,7 @@ func (r *rig) receiptsThrough() map[cdr.SourceName][]offsets.Receipt {
 func (r *rig) checkPositions(receipts map[cdr.SourceName][]offsets.Receipt) {
 	r.t.Helper()
 	last := map[cdr.SourceName]offsets.Position{}
-	r.each("webex.cdr.offsets", 4, func(partition int, record committed.Record) {
+	r.each("webex.cdr.offsets", r.shards, func(partition int, record committed.Record) {
 		p, err := offsets.DecodePosition(record.Value)
 		if err != nil {
 			r.t.Fatalf("position at %d/%d: %v", partition, record.Offset, err)
@@ -254,7 +261,7 @@ func (r *rig) checkPositions(receipts map[cdr.SourceName][]offsets.Receipt) {
 		}
 		last[p.Source] = p
 	})
-	for _, name := range sources {
+	for _, name := range r.sources {
 		source := cdr.SourceName(name)
 		if last[source].FeedPublished != r.until {
 			r.t.Errorf("%s is published to %s, want %s", source, last[source].FeedPublished, r.until)

@@ -67,6 +67,8 @@ type rig struct {
 	feed     *simulator.Simulator
 	feedURL  string
 	config   string // path
+	sources  []string
+	shards   int
 	start    cdr.Instant
 	until    cdr.Instant
 	log      *syncBuffer // of all processes
@@ -78,7 +80,9 @@ type rig struct {
 // rigOptions say how much there is to do.
 type rigOptions struct {
 	span     time.Duration // of feed time
-	rate     float64       // records a second, both sources together
+	rate     float64       // records a second, all sources together
+	sources  []string      // nil: bareSource and appSource
+	shards   int           // 0: 4
 	profiles []string
 	kafka    string        // further lines of the kafka section
 	top      string        // further lines at the top
@@ -86,17 +90,19 @@ type rigOptions struct {
 	tune     func(*simulator.Options)
 }
 
-// The two sources: one with a bare token, one with a Service App.
+// The two usual sources: one with a bare token, as all others have, and one with a
+// Service App.
 const (
 	bareSource = "acme"
 	appSource  = "globex"
 )
 
-var sources = []string{bareSource, appSource}
-
 func newRig(t *testing.T, brokers []string, o rigOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, log: &syncBuffer{}}
+	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, sources: o.sources, shards: cmp.Or(o.shards, shards), log: &syncBuffer{}}
+	if r.sources == nil {
+		r.sources = []string{bareSource, appSource}
+	}
 	r.until = cdr.InstantOf(time.Now().Add(-10 * time.Minute))
 	r.start = r.until.Add(-o.span)
 	r.registry = srfake.New()
@@ -115,13 +121,13 @@ func (r *rig) startFeed(o rigOptions) {
 	r.t.Helper()
 	options := simulator.DefaultOptions()
 	options.Seed = 7
-	options.Records.Rate = o.rate / float64(len(sources))
+	options.Records.Rate = o.rate / float64(len(r.sources))
 	for _, profile := range o.profiles {
 		if err := options.ApplyProfile(profile); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	for _, name := range sources {
+	for _, name := range r.sources {
 		options.Organizations = append(options.Organizations, simulator.Organization{
 			Name: name, Token: "token-" + name,
 			ClientID: "client-" + name, ClientSecret: "secret-" + name, RefreshToken: "refresh-" + name,
@@ -151,41 +157,48 @@ func (r *rig) startFeed(o rigOptions) {
 }
 
 func (r *rig) configuration(o rigOptions) string {
-	for _, name := range sources {
-		r.write(name+".token", "token-"+name)
-		r.write(name+".client_id", "client-"+name)
-		r.write(name+".client_secret", "secret-"+name)
-		r.write(name+".tokens.json", fmt.Sprintf(`{"version":1,"refresh_token":"refresh-%s"}`, name))
+	var feeds, credentials strings.Builder
+	for _, name := range r.sources {
+		token := "token_file: " + name + ".token"
+		if name == appSource {
+			token = "credential: " + name
+			credentials.WriteString(r.serviceApp(name))
+		} else {
+			r.write(name+".token", "token-"+name)
+		}
+		fmt.Fprintf(&feeds, `  - name: %s
+    url: %s/v1/cdr_feed
+    %s
+    start: %s
+    max_window: %s
+    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
+`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute))
 	}
 	return fmt.Sprintf(`%s
 kafka:
   brokers: [%s]
-  shards: 4
+  shards: %d
   partitions: 6
 %s
 schema_registry: {url: %s}
 admin: {listen: ""}
 log: {format: json}
 sources:
-  - name: %[5]s
-    url: %[6]s/v1/cdr_feed
-    token_file: %[5]s.token
-    start: %[7]s
-    max_window: %[9]s
-    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
-  - name: %[8]s
-    url: %[6]s/v1/cdr_feed
-    credential: %[8]s
-    start: %[7]s
-    max_window: %[9]s
-    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
-credentials:
-  - name: %[8]s
-    client_id_file: %[8]s.client_id
-    client_secret_file: %[8]s.client_secret
-    token_store: %[8]s.tokens.json
-    token_url: %[6]s/v1/access_token
-`, o.top, strings.Join(r.brokers, ", "), o.kafka, r.registry.URL(), bareSource, r.feedURL, r.start, appSource, cmp.Or(o.window, 5*time.Minute))
+%s%s`, o.top, strings.Join(r.brokers, ", "), r.shards, o.kafka, r.registry.URL(), feeds.String(), credentials.String())
+}
+
+// serviceApp returns the section of the one credential, and writes its files.
+func (r *rig) serviceApp(name string) string {
+	r.write(name+".client_id", "client-"+name)
+	r.write(name+".client_secret", "secret-"+name)
+	r.write(name+".tokens.json", fmt.Sprintf(`{"version":1,"refresh_token":"refresh-%s"}`, name))
+	return fmt.Sprintf(`credentials:
+  - name: %[1]s
+    client_id_file: %[1]s.client_id
+    client_secret_file: %[1]s.client_secret
+    token_store: %[1]s.tokens.json
+    token_url: %[2]s/v1/access_token
+`, name, r.feedURL)
 }
 
 // write puts a file that only its owner may read into the rig's folder.
@@ -230,11 +243,18 @@ type process struct {
 // startRun begins a bounded run.
 func (r *rig) startRun(arguments ...string) *process {
 	r.t.Helper()
+	return r.startRunIn(nil, arguments...)
+}
+
+// startRunIn begins a bounded run with more in its environment.
+func (r *rig) startRunIn(environment []string, arguments ...string) *process {
+	r.t.Helper()
 	path, err := binary()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	p := &process{command: exec.Command(path, append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...), ended: make(chan struct{})}
+	p.command.Env = append(os.Environ(), environment...)
 	p.command.Stderr = r.log
 	if err := p.command.Start(); err != nil {
 		r.t.Fatal(err)

@@ -24,7 +24,7 @@ func (r *rig) truth() expected {
 	e := expected{keys: map[string]string{}, rejects: map[string]bool{}, ids: map[string]string{}, edge: map[string]bool{}}
 	asked := cdr.Span{StartInclusive: r.start, EndExclusive: r.until}
 	around := cdr.Span{StartInclusive: r.start.Add(-time.Minute), EndExclusive: r.until.Add(time.Minute)}
-	for _, source := range sources {
+	for _, source := range r.sources {
 		for record := range r.feed.Truth(source, around) {
 			e.ids[source+" "+record.SHA256] = record.ReportID
 			switch {
