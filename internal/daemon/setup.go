@@ -366,14 +366,15 @@ func (d *Daemon) mode() offsets.Mode {
 	return offsets.ExactlyOnce
 }
 
-// DecodeEvent turns an event's value into JSON for people to look at.
+// DecodeEvent turns an event's value into JSON for people to look at, without
+// personal data unless that is asked for.
 func DecodeEvent(value []byte, personalData bool) ([]byte, error) {
 	event, err := schema.Decode(value)
 	if err != nil {
 		return nil, err
 	}
 	if !personalData {
-		event.Mask()
+		event = event.Mask()
 	}
 	return event.MarshalJSON()
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -53,6 +54,39 @@ func TestOversized(t *testing.T) {
 	}
 	if events, letters := w.draft.Records(producer.Events), w.draft.Records(producer.DeadLetters); events != 1 || letters != 1 {
 		t.Errorf("the draft holds %d events and %d dead letters", events, letters)
+	}
+}
+
+// TestPagesShowNoPersonalData: what the status page gets of an event has every
+// field that may hold personal data masked, and unmasked only where it is asked for.
+func TestPagesShowNoPersonalData(t *testing.T) {
+	item := map[string]string{"Unknown": "secret"}
+	for _, f := range schema.Fields() {
+		if f.PII != schema.NoPII {
+			item[f.FeedName] = "secret"
+		}
+	}
+	item["Report ID"] = "6f1a7a3e-5d1f-4a8e-9c55-0d7a1b2c3d4e"
+	page, err := json.Marshal(map[string]any{"items": []any{item}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	emitted := 0
+	err = schema.NewEncoder(schema.EncoderOptions{}).Each(page, func(item *schema.Item) error {
+		emitted++
+		for _, personalData := range []bool{false, true} {
+			shown, err := DecodeEvent(item.Value, personalData)
+			if err != nil {
+				return err
+			}
+			if strings.Contains(string(shown), "secret") != personalData {
+				t.Errorf("with personal data %v the page gets %s", personalData, shown)
+			}
+		}
+		return nil
+	})
+	if err != nil || emitted != 1 {
+		t.Errorf("%d events, %v", emitted, err)
 	}
 }
 
