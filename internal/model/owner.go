@@ -184,7 +184,7 @@ func (m *machine) ask(s *state, i int) {
 // next goes on after a commit.
 func (m *machine) next(s *state, i int) {
 	o := &s.owners[i]
-	o.window++
+	o.window, o.asked = o.window+1, false
 	switch {
 	case int(o.window) > m.options.Windows:
 		m.begin(s, i, true) // nothing
