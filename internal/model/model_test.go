@@ -103,6 +103,7 @@ func TestEachRuleMatters(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				o := Options{Rules: AllRules.Without(c.rule), Windows: 2, Owners: 2, Kafka4: kafka4}
 				if c.otherwiseFor != "" || c.only4 && !kafka4 {
+					o.Windows = 1
 					if *large {
 						o.Windows = 3
 					}
