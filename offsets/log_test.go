@@ -59,6 +59,16 @@ func (l *memoryLog) Bounds(_ context.Context, topic string, partition int) (comm
 	return l.partition(topic, partition).bounds, l.fail["bounds of "+topic]
 }
 
+func (l *memoryLog) OffsetAt(_ context.Context, topic string, partition int, at time.Time) (int64, error) {
+	p := l.partition(topic, partition)
+	for _, r := range p.records {
+		if !r.Timestamp.Before(at) {
+			return r.Offset, l.fail["offset of "+topic]
+		}
+	}
+	return p.bounds.LastStable, l.fail["offset of "+topic]
+}
+
 func (l *memoryLog) Read(_ context.Context, topic string, partition int, fromInclusive, untilExclusive int64, each func(committed.Record) error) (int64, committed.Bounds, error) {
 	p := l.partition(topic, partition)
 	l.reads = append(l.reads, fmt.Sprintf("%s/%d[%d,%d)", topic, partition, fromInclusive, untilExclusive))

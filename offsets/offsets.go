@@ -29,6 +29,7 @@ package offsets
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"cdrbus/internal/committed"
 )
@@ -38,6 +39,9 @@ import (
 type Reader interface {
 	// Bounds returns the bounds of a partition.
 	Bounds(ctx context.Context, topic string, partition int) (committed.Bounds, error)
+	// OffsetAt returns the offset of the first committed record with a timestamp of
+	// at or later, and the last stable offset if there is none.
+	OffsetAt(ctx context.Context, topic string, partition int, at time.Time) (int64, error)
 	// Read calls each for every committed record in [fromInclusive, untilExclusive)
 	// in the order of the log, and returns the offset to go on from. An error of
 	// each ends it and is returned.

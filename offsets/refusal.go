@@ -22,6 +22,7 @@ const (
 	PositionWentBack    RefusalCode = "counter_went_back"      // a second writer, or a restored backup
 	PositionForked      RefusalCode = "counter_forked"         // two commits with one counter
 	PositionLost        RefusalCode = "position_lost"          // receipts, but no position
+	PositionUnvouched   RefusalCode = "position_unvouched"     // no receipt of its commit
 	PositionElsewhere   RefusalCode = "other_shard"            // lies in, or went to, another shard
 	PositionOfShards    RefusalCode = "other_shard_count"      // of another number of shards
 	PositionOfPrefix    RefusalCode = "other_prefix"           // fenced under another transactional id

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
@@ -52,6 +53,8 @@ type SourceState struct {
 	Offset   int64 // of the position's record
 	// Repeats says, in AtLeastOnce, why records may be published again; else empty.
 	Repeats string
+
+	chosen located // the record that Position is of
 }
 
 // Restore reads the positions of a shard from the log, to its very end. It may be
@@ -80,6 +83,9 @@ func Restore(ctx context.Context, r Reader, o RestoreOptions) (*Restored, error)
 	restored.judge(func(s cdr.SourceName) SourceState {
 		return SourceState{Source: s, New: traces[s] == nil, Refused: traces[s]}
 	})
+	if err := restored.vouch(ctx, r); err != nil {
+		return nil, fmt.Errorf("restore shard %d: %w", o.Shard, err)
+	}
 	return restored, nil
 }
 
@@ -161,7 +167,6 @@ func (o RestoreOptions) decide(e Expectation, c *chain) SourceState {
 			refusal = nil
 		}
 		at = c.furthest
-		at.position.Counter = c.counter
 	}
 	if refusal == nil {
 		refusal = o.compare(e, at)
@@ -171,7 +176,10 @@ func (o RestoreOptions) decide(e Expectation, c *chain) SourceState {
 		state.Refused = refusal
 		return state
 	}
-	state.Position, state.Offset = at.position, at.offset
+	state.Position, state.Offset, state.chosen = at.position, at.offset, at
+	if o.Mode == AtLeastOnce {
+		state.Position.Counter = c.counter
+	}
 	return state
 }
 
@@ -208,10 +216,11 @@ func (o RestoreOptions) compare(e Expectation, at located) *Refusal {
 	return refusal
 }
 
-// located is a position and the offset of its record.
+// located is a position, and where and when it was written.
 type located struct {
 	position Position
 	offset   int64
+	at       time.Time
 	unread   []byte // the position's value, intact, as long as nobody has read it
 }
 
@@ -255,7 +264,7 @@ func (c *chain) followUnread(record committed.Record) bool {
 	if !ok || !c.valid || counter <= c.counter {
 		return false
 	}
-	c.last, c.fault = located{offset: record.Offset, unread: append(c.last.unread[:0], record.Value...)}, nil
+	c.last, c.fault = located{offset: record.Offset, at: record.Timestamp, unread: append(c.last.unread[:0], record.Value...)}, nil
 	c.counter = counter
 	return true
 }
@@ -285,7 +294,7 @@ func (c *chain) append(record committed.Record) {
 		c.fault.Offset = record.Offset
 		return
 	}
-	at := located{position: p, offset: record.Offset}
+	at := located{position: p, offset: record.Offset, at: record.Timestamp}
 	switch {
 	case c.valid && p.Counter <= c.counter:
 		c.contradict(at)

@@ -77,7 +77,8 @@ func TestRestoreTakesTheLastPosition(t *testing.T) {
 }
 
 // TestRestoreSearchesNoFurtherThanNeeded: other shards are read only for sources
-// without a position, and a shard without positions costs no read.
+// without a position, and a shard without positions costs no read. Receipts are read
+// from the oldest of the last commits on, and all of them for a source without any.
 func TestRestoreSearchesNoFurtherThanNeeded(t *testing.T) {
 	l := newLog()
 	l.position(t, 1, at("acme", 1, 0))
@@ -86,12 +87,12 @@ func TestRestoreSearchesNoFurtherThanNeeded(t *testing.T) {
 	l.position(t, 3, other)
 	l.append("windows", 1, "acme", []byte("a receipt"))
 	restore(t, l, shardOptions(ExactlyOnce, "acme"))
-	if want := []string{"offsets/1[0,2)"}; !slices.Equal(l.reads, want) {
+	if want := []string{"offsets/1[0,2)", "windows/1[0,2)"}; !slices.Equal(l.reads, want) {
 		t.Errorf("reads are %v, want %v", l.reads, want)
 	}
 	l.reads = nil
 	restore(t, l, shardOptions(ExactlyOnce, "acme", "fresh"))
-	if want := []string{"offsets/1[0,2)", "offsets/3[0,2)", "windows/1[0,2)"}; !slices.Equal(l.reads, want) {
+	if want := []string{"offsets/1[0,2)", "offsets/3[0,2)", "windows/1[0,2)", "windows/1[0,2)"}; !slices.Equal(l.reads, want) {
 		t.Errorf("reads are %v, want %v", l.reads, want)
 	}
 }
@@ -158,6 +159,11 @@ var refusalCases = []refusalCase{
 		l.append("windows", 1, "acme", []byte("the last receipt"))
 		l.append("windows", 1, "beta", []byte("a receipt"))
 	}},
+	{"without a receipt", PositionUnvouched, func(t *testing.T, l *memoryLog) {
+		l.position(t, 1, at("acme", 5, 0))
+		l.receipt(t, 1, "acme", 5)
+		l.position(t, 1, at("acme", 15, time.Hour))
+	}},
 	{"in another shard", PositionElsewhere, func(t *testing.T, l *memoryLog) {
 		p := at("acme", 9, 0)
 		p.Shard = 3
@@ -211,6 +217,7 @@ func TestRestoreRefuses(t *testing.T) {
 			l := newLog()
 			c.fill(t, l)
 			l.position(t, 1, at("steady", 3, time.Hour))
+			l.receipt(t, 1, "steady", 3)
 			for _, order := range [][]cdr.SourceName{{"acme", "steady"}, {"steady", "acme"}} {
 				r := restore(t, l, shardOptions(ExactlyOnce, order...))
 				acme, steady := r.Sources[slices.Index(order, "acme")], r.Sources[slices.Index(order, "steady")]
@@ -417,6 +424,7 @@ func TestReadPositionsReadsOnlyWhatIsNew(t *testing.T) {
 	l := newLog()
 	l.position(t, 1, at("acme", 1, 0))
 	l.append("windows", 1, "lost", []byte("a receipt"))
+	l.receipt(t, 1, "acme", 1)
 	before := restore(t, l, shardOptions(ExactlyOnce, "acme", "fresh", "lost"))
 	l.position(t, 1, at("acme", 2, time.Hour))
 	l.position(t, 1, at("fresh", 1, 0))
