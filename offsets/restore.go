@@ -308,8 +308,11 @@ func (c *chain) append(record committed.Record) {
 	c.counter = max(c.counter, p.Counter)
 }
 
-// contradict notes a counter that did not rise.
+// contradict notes the first counter that did not rise: where the writers part.
 func (c *chain) contradict(at located) {
+	if c.contradiction != nil {
+		return
+	}
 	p, former := at.position, c.last.position
 	c.contradiction = &Refusal{Source: p.Source, Offset: at.offset, Code: PositionWentBack, Remedy: rebuildCommand(p.Source)}
 	c.contradiction.Message = fmt.Sprintf("its counter goes back to %d after %d at offset %d: a second writer, or a backup put back", p.Counter, c.counter, c.last.offset)

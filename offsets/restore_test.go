@@ -147,6 +147,11 @@ var refusalCases = []refusalCase{
 		l.position(t, 1, at("acme", 5, time.Hour))
 		l.position(t, 1, at("acme", 6, time.Hour))
 	}},
+	{"counter jumps and the other writer goes on", PositionWentBack, func(t *testing.T, l *memoryLog) {
+		for _, counter := range []cdr.Counter{5, 15, 6, 7, 15} {
+			l.position(t, 1, at("acme", counter, 0))
+		}
+	}},
 	{"counter not mended", PositionWentBack, func(t *testing.T, l *memoryLog) {
 		l.position(t, 1, at("acme", 5, 0))
 		mended := at("acme", 4, 0)
