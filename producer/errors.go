@@ -143,6 +143,9 @@ var rules = []rule{
 	// Another partition of the request was refused, and says why.
 	{operationNotAttempted, on(AddPartitions), abortable, BlameCoordinator, "kafka-go misnames this code: it is OPERATION_NOT_ATTEMPTED"},
 
+	// A topic has gone, or has fewer partitions than at the start.
+	{kafka.UnknownTopicOrPartition, on(AddPartitions), abortable, BlameCoordinator, "check that the topic exists; if it was made anew with fewer partitions, restart cdrbus"},
+
 	// The transaction is not what we think. For a commit that never means
 	// committed. For an abort it means that nothing is open: it was committed,
 	// aborted, or never had a partition, and the log tells which.
