@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/committed"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
 	"cdrbus/producer"
@@ -158,7 +159,7 @@ func (s *shard) commit(ctx context.Context, batch []*window) (producer.MustResto
 	switch result := s.producer.Commit(ctx, commit).(type) {
 	case producer.Committed:
 		s.adopt(batch, next, result.BaseOffset(producer.IDs), began)
-		return producer.MustRestore{}, nil
+		return producer.MustRestore{}, s.demandAlone(ctx, result.BaseOffset(producer.Positions), len(batch))
 	case producer.MustRestore:
 		s.log.Warn("commit of unknown outcome, reading the log", zap.Int("windows", len(batch)), zap.Error(result.Cause))
 		s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Aborts, b.Reason = b.Aborts+1, result.Cause.Error() })
@@ -184,13 +185,13 @@ func (s *shard) recover(ctx context.Context, batch []*window, next map[*window]o
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
-	committed, err := s.committedIn(restored, batch)
+	lived, err := s.committedIn(restored, batch)
 	if err != nil {
 		return err
 	}
-	s.restored = restored
+	s.restored, s.tail = restored, restored.Bounds.HighWatermark
 	s.producer.Restored()
-	s.adopt(committed, next, producer.UnknownOffset, began)
+	s.adopt(lived, next, producer.UnknownOffset, began)
 	return nil
 }
 
@@ -233,6 +234,44 @@ func (s *shard) adopt(batch []*window, next map[*window]offsets.Position, journa
 		}
 		s.conclude(w, verdict{position: next[w], journalOffset: offset})
 	}
+}
+
+// demandAlone holds the place of the positions just committed against where they
+// belong: right behind what this owner has read and written. Fencing keeps other
+// owners away; what it cannot keep away (another prefix, a cdrbus without
+// transactions, a stranger, a topic made anew) shows here within one commit. The
+// commit stands, and a restore tells what to think of the rest.
+func (s *shard) demandAlone(ctx context.Context, first int64, positions int) error {
+	want, topic := s.tail, s.daemon.config.Kafka.Topics.Offsets
+	s.tail = producer.UnknownOffset
+	if first != producer.UnknownOffset {
+		s.tail = first + int64(positions)
+		if s.daemon.mode() == offsets.ExactlyOnce {
+			s.tail++ // the marker that ends the transaction
+		}
+	}
+	switch {
+	case first == want || first == producer.UnknownOffset || want == producer.UnknownOffset:
+		return nil
+	case first < want:
+		return fmt.Errorf("%w: %s-%d was made anew, or lost records: a commit went to offset %d, and %d had been reached", errLost, topic, s.index, first, want)
+	}
+	// A coordinator that restarts may write its markers twice, which is nothing.
+	stranger := ""
+	next, _, err := s.daemon.reader.Read(ctx, topic, s.index, want, first, func(r committed.Record) error {
+		stranger = fmt.Sprintf("offset %d, key %q", r.Offset, r.Key)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: look at what else was written to %s-%d: %w", errLost, topic, s.index, err)
+	case next < first:
+		stranger = fmt.Sprintf("an open transaction at offset %d", next)
+	case stranger == "":
+		return nil
+	}
+	return fmt.Errorf("%w: somebody else writes to %s-%d (%s): stop it; it may be a tool, or another cdrbus on these topics, with another kafka.transactional_id_prefix or with delivery at_least_once",
+		errLost, topic, s.index, stranger)
 }
 
 // conclude gives a window its verdict. From then on it is its lane's again.

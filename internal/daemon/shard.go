@@ -27,6 +27,7 @@ type shard struct {
 	producer  *producer.Shard
 	restored  *offsets.Restored
 	positions map[cdr.SourceName]offsets.Position
+	tail      int64        // where the next commit's positions lie if nobody else writes; UnknownOffset: not known
 	ready     chan *window // from the lanes; unbuffered, so that a window has one owner
 
 	credentials chan *credentialCommit // from the lanes, which wait for the verdict
@@ -49,6 +50,7 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 	d.announce(index)
 	defer d.release(index)
 	pause := newBackoff(time.Second, 30*time.Second)
+	var rivals rivalry
 	for {
 		if err := d.proven(ctx, lease); err != nil {
 			return nil
@@ -62,6 +64,7 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 		if errors.As(err, &fatal) {
 			return err
 		}
+		err = rivals.note(err, time.Now())
 		d.board.UpdateShard(index, func(b *status.Shard) { b.State, b.Reason = status.ShardLost, err.Error() })
 		log.Warn("shard lost, taking it over again", zap.Error(err))
 		if time.Since(began) > time.Minute {
@@ -99,6 +102,7 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 	if err := s.restore(ctx); err != nil {
 		return err
 	}
+	s.tail = s.restored.Bounds.HighWatermark
 	s.producer.Restored()
 	runnable := s.admit(sources)
 	if err := d.opened(ctx, index); err != nil {

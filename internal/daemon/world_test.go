@@ -37,6 +37,8 @@ type world struct {
 	start   cdr.Instant
 	shards  int
 	scopes  map[string]scope // of sources that are not an organization of their own name
+	events  int              // partitions of the events topic
+	spoiled bool             // the offsets topic holds what no cdrbus wrote
 	logs    *observer.ObservedLogs
 	log     *zap.Logger
 
@@ -51,11 +53,15 @@ const (
 	eventParts  = 3
 	fewShards   = 2
 	startedBack = 2 * time.Hour
+	eventsTopic = "webex.cdr.events"
 )
 
 func newWorld(t *testing.T, tune func(*simulator.Options)) *world {
 	t.Helper()
-	w := &world{t: t, network: &kfake.VirtualNetwork{}, folder: t.TempDir(), shards: fewShards, start: cdr.InstantOf(time.Now().Add(-startedBack))}
+	w := &world{
+		t: t, network: &kfake.VirtualNetwork{}, folder: t.TempDir(), shards: fewShards, events: eventParts,
+		start: cdr.InstantOf(time.Now().Add(-startedBack)),
+	}
 	core, logs := observer.New(zap.InfoLevel)
 	w.logs, w.log = logs, zap.New(core)
 	w.dialKafka, w.dialFeed = w.network.DialContext, w.network.DialContext
@@ -199,6 +205,9 @@ func (w *world) position(name string) offsets.Position {
 	for _, r := range w.topic("webex.cdr.offsets", w.shards) {
 		if string(r.Key) == name {
 			p, err := offsets.DecodePosition(r.Value)
+			if err != nil && w.spoiled {
+				continue
+			}
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -241,7 +250,7 @@ func (w *world) receipts(name string) []offsets.Receipt {
 func (w *world) demandTruth(names ...string) (events int) {
 	w.t.Helper()
 	found := map[string]int{}
-	for _, r := range w.topic("webex.cdr.events", eventParts) {
+	for _, r := range w.topic(eventsTopic, w.events) {
 		found[headerOf(r, "ce_source")+" "+headerOf(r, "ce_id")]++
 	}
 	letters := map[string]int{}
