@@ -169,7 +169,7 @@ func (p *journalProgress) check(c Chunk, offset int64) *Refusal {
 	if c.Counter > p.counter {
 		return &Refusal{
 			Code:    JournalAhead,
-			Message: fmt.Sprintf("its journal of published IDs knows counter %d, and its position is at %d: the offsets topic was put back to an older state", c.Counter, p.counter),
+			Message: fmt.Sprintf("its journal of published IDs knows counter %d, and its position is at %d: the offsets topic was put back to an older state, or a run with delivery at_least_once was cut short", c.Counter, p.counter),
 			Remedy:  rebuildCommand(p.source),
 		}
 	}
@@ -178,6 +178,9 @@ func (p *journalProgress) check(c Chunk, offset int64) *Refusal {
 	begins := c.Counter > p.last.Counter && c.Index == 0 && p.last.Index+1 == p.last.Of
 	if first || follows || begins {
 		return nil
+	}
+	if c.Counter == p.last.Counter && c.Index == 0 {
+		return tornJournal(p, offset, fmt.Sprintf("has counter %d twice: a run with delivery at_least_once was cut short, or there were two writers", c.Counter))
 	}
 	return tornJournal(p, offset, fmt.Sprintf("goes from chunk %d of %d of counter %d to chunk %d of %d of counter %d", p.last.Index, p.last.Of, p.last.Counter, c.Index, c.Of, c.Counter))
 }
