@@ -18,6 +18,7 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
 	"cdrbus/internal/simulator"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
@@ -351,6 +352,75 @@ func TestPositionsGoneBeforeAStart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestJumpedCounterBeforeAStart: a sound position that says more than was committed
+// is no reason to pass over records.
+func TestJumpedCounterBeforeAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cfg := newPair(t)
+		w.runOn(cfg)
+		w.intrudePosition(w.position("acme"), func(p *offsets.Position) {
+			p.Counter, p.FeedPublished = p.Counter+10, p.FeedPublished.Add(time.Hour)
+		})
+		time.Sleep(2 * time.Hour)
+		w.runOn(cfg).demandRefused("acme", "its position has counter 12, and webex.cdr.windows-1 has no receipt of that commit")
+		w.demandNothingTwice()
+	})
+}
+
+// TestInterruptedAtLeastOnce: what at_least_once left between the ID journal and the
+// position is named when exactly_once finds it, and at_least_once itself goes on.
+func TestInterruptedAtLeastOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newPair(t)
+		cfg := w.config("", w.source("acme"))
+		loose := *cfg
+		loose.Delivery = config.AtLeastOnce
+		w.runOn(&loose)
+		time.Sleep(time.Hour)
+		var cut atomic.Bool
+		cut.Store(true)
+		w.cluster.Kafka.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.Kafka.KeepControl()
+			for _, topic := range request.(*kmsg.ProduceRequest).Topics {
+				if topic.Topic == offsetsTopic && cut.Load() {
+					return refusal(request, int16(kafka.NotLeaderForPartition)), nil, true
+				}
+			}
+			return nil, nil, false
+		})
+		l := w.live(&loose, 0)
+		time.Sleep(3 * time.Minute)
+		l.stop()
+		cut.Store(false)
+
+		const named = "delivery at_least_once was cut short"
+		w.runOn(cfg).demandRefused("acme", "counter 3, and its position is at 2: the offsets topic was put back to an older state, or a run with "+named)
+		if l := w.runOn(&loose); l.err != nil {
+			t.Errorf("at_least_once ended with %v", l.err)
+		}
+		w.runOn(cfg).demandRefused("acme", "has counter 3 twice: a run with "+named)
+		if lost := w.missing("acme"); lost > 0 {
+			t.Errorf("%d records of acme are missing", lost)
+		}
+	})
+}
+
+// missing counts the records of a source up to its position that are not published.
+func (w *world) missing(name string) (count int) {
+	w.t.Helper()
+	found := map[string]bool{}
+	for _, r := range w.topic(eventsTopic, w.events) {
+		found[headerOf(r, "ce_source")+" "+headerOf(r, "ce_id")] = true
+	}
+	span := cdr.Span{StartInclusive: w.start, EndExclusive: w.position(name).FeedPublished}
+	for truth := range w.feed.Truth(name, span) {
+		if truth.ReportID != "" && !found[daemon.EventSource(cdr.SourceName(name))+" "+truth.ReportID] {
+			count++
+		}
+	}
+	return count
 }
 
 // TestPartitionsAdded: a running daemon goes on with those that it knows. The next
