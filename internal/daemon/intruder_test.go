@@ -312,7 +312,7 @@ func TestOffsetsMadeAnewWhileRunning(t *testing.T) {
 		w, cfg := newPair(t)
 		l := w.live(cfg, 0)
 		time.Sleep(5 * time.Minute)
-		w.makeAnew(offsetsTopic, shardCount)
+		w.makeAnew(offsetsTopic, fewShards)
 		time.Sleep(10 * time.Minute)
 		l.stop()
 		l.demandWarning("webex.cdr.offsets-1 was made anew, or lost records: a commit went to offset 0")
@@ -335,7 +335,7 @@ func TestOffsetsMadeAnewWhileRunning(t *testing.T) {
 func TestPositionsGoneBeforeAStart(t *testing.T) {
 	for name, lose := range map[string]func(w *world, acme offsets.Position){
 		"truncated": func(w *world, acme offsets.Position) { w.truncate(acme.Shard) },
-		"made anew": func(w *world, _ offsets.Position) { w.makeAnew(offsetsTopic, shardCount) },
+		"made anew": func(w *world, _ offsets.Position) { w.makeAnew(offsetsTopic, fewShards) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -212,43 +212,45 @@ func (s *shard) hand(c *credentialCommit) error {
 // It may be late, behind windows, but never lost silently: only a shard that is
 // lost, or the end of ctx, leaves it undone.
 func (s *shard) commitCredential(ctx context.Context, c *credentialCommit) error {
-	err := s.tryCredential(ctx, c)
+	first, err := s.tryCredential(ctx, c)
 	if err != nil {
 		c.verdict <- fmt.Errorf("%w: %w", poller.ErrVaultAway, err)
 		return err
 	}
 	c.verdict <- nil
-	return nil
+	return s.demandAlone(ctx, first, 1)
 }
 
-func (s *shard) tryCredential(ctx context.Context, c *credentialCommit) error {
+// tryCredential commits until it is definite, and returns the offset of the record,
+// or producer.UnknownOffset.
+func (s *shard) tryCredential(ctx context.Context, c *credentialCommit) (first int64, err error) {
 	pause := newBackoff(100*time.Millisecond, 5*time.Second)
 	for {
 		began := time.Now()
 		draft := producer.NewDraft(s.daemon.layout, s.index)
 		if err := draft.Add(producer.Positions, offsets.CredentialKey(c.name), c.record, nil); err != nil {
-			return err
+			return 0, err
 		}
 		commit, err := producer.Seal(began, draft)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		switch result := s.producer.Commit(ctx, commit).(type) {
 		case producer.Committed:
-			return nil
+			return result.BaseOffset(producer.Positions), nil
 		case producer.Fenced:
-			return fmt.Errorf("%w: commit tokens: %w", errLost, result.Cause)
+			return 0, fmt.Errorf("%w: commit tokens: %w", errLost, result.Cause)
 		case producer.MustRestore:
 			s.log.Warn("commit of tokens of unknown outcome, reading the log", zap.String("credential", c.name), zap.Error(result.Cause))
 			if err := s.recover(ctx, nil, nil, began); err != nil {
-				return err
+				return 0, err
 			}
 			if bytes.Equal(s.restored.Credentials[c.name], c.record) {
-				return nil
+				return producer.UnknownOffset, nil
 			}
 		}
 		if err := pause.wait(ctx); err != nil {
-			return err
+			return 0, err
 		}
 	}
 }
