@@ -15,6 +15,7 @@ import (
 type memoryLog struct {
 	partitions map[string]*memoryPartition
 	reads      []string // what was read, as topic/partition[from,until)
+	handed     int      // records handed out
 	fail       map[string]error
 }
 
@@ -86,6 +87,7 @@ func (l *memoryLog) Read(_ context.Context, topic string, partition int, fromInc
 		key, value = append(key[:0], r.Key...), append(value[:0], r.Value...)
 		handed := r
 		handed.Key, handed.Value = key, value
+		l.handed++
 		if err := each(handed); err != nil {
 			return r.Offset, p.bounds, err
 		}

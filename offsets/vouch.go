@@ -2,7 +2,10 @@ package offsets
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"cdrbus/internal/cdr"
@@ -18,65 +21,80 @@ const receiptMargin = 5 * time.Minute
 // it from a sound one: its counter may be any, since compaction leaves holes. What a
 // command mended has its reasons, and where receipts of that time are gone none can
 // be asked for.
+//
+// Receipts are looked up by the time of the commits, those that lie close to one
+// another together, and no further than they have to be read: a source that stopped a
+// month ago costs no month of the others' receipts.
 func (r *Restored) vouch(ctx context.Context, reader Reader) error {
-	wanting := map[string]*SourceState{}
-	var oldest time.Time
+	var wanting []*SourceState
 	for i := range r.Sources {
-		s := &r.Sources[i]
-		if s.New || s.Refused != nil || s.Position.Mended {
-			continue
-		}
-		wanting[string(s.Source)] = s
-		if oldest.IsZero() || s.chosen.at.Before(oldest) {
-			oldest = s.chosen.at
+		if s := &r.Sources[i]; !s.New && s.Refused == nil && !s.Position.Mended {
+			wanting = append(wanting, s)
 		}
 	}
 	if len(wanting) == 0 {
 		return nil
 	}
-	since, err := r.strikeVouched(ctx, reader, oldest.Add(-receiptMargin), wanting)
+	bounds, err := reader.Bounds(ctx, r.options.WindowsTopic, r.options.Shard)
 	if err != nil {
-		return err
+		return fmt.Errorf("bounds of %s-%d: %w", r.options.WindowsTopic, r.options.Shard, err)
 	}
-	for _, s := range wanting {
-		if !since.IsZero() && !since.After(s.chosen.at) {
-			s.Refused = r.options.refuseUnvouched(s)
-			s.Position, s.Offset = Position{}, 0
+	slices.SortFunc(wanting, func(a, b *SourceState) int { return a.chosen.at.Compare(b.chosen.at) })
+	for len(wanting) > 0 {
+		together := 1
+		for together < len(wanting) && wanting[together].chosen.at.Sub(wanting[together-1].chosen.at) <= receiptMargin {
+			together++
 		}
+		if err := r.vouchTogether(ctx, reader, bounds, wanting[:together]); err != nil {
+			return err
+		}
+		wanting = wanting[together:]
 	}
 	return nil
 }
 
-// strikeVouched takes out of wanting whoever has the receipt of its position, and
-// returns since when there are receipts; zero: there is none.
-func (r *Restored) strikeVouched(ctx context.Context, reader Reader, from time.Time, wanting map[string]*SourceState) (since time.Time, err error) {
+// errAllVouched ends a read that has found what it was for.
+var errAllVouched = errors.New("every receipt is found")
+
+// vouchTogether vouches for sources whose last commits lie close to one another, in
+// the order of these.
+func (r *Restored) vouchTogether(ctx context.Context, reader Reader, bounds committed.Bounds, sources []*SourceState) error {
 	topic, shard := r.options.WindowsTopic, r.options.Shard
-	bounds, err := reader.Bounds(ctx, topic, shard)
+	from, err := reader.OffsetAt(ctx, topic, shard, sources[0].chosen.at.Add(-receiptMargin))
 	if err != nil {
-		return since, fmt.Errorf("bounds of %s-%d: %w", topic, shard, err)
+		return fmt.Errorf("look for receipts in %s-%d: %w", topic, shard, err)
 	}
-	first, err := reader.OffsetAt(ctx, topic, shard, from)
-	if err != nil {
-		return since, fmt.Errorf("look for receipts in %s-%d: %w", topic, shard, err)
+	wanting := make(map[string]*SourceState, len(sources))
+	for _, s := range sources {
+		wanting[string(s.Source)] = s
 	}
-	if first > bounds.LogStart && first > 0 {
-		since = from // there are older ones
-	}
+	// Where nothing older is left, the first receipt tells since when there are any.
+	oldestIsLeft, someIsLeft := from > bounds.LogStart && from > 0, false
 	codecs := map[int]*ReceiptCodec{}
-	err = readSettled(ctx, reader, topic, shard, bounds, min(first, bounds.LastStable), func(record committed.Record) error {
-		if since.IsZero() {
-			since = record.Timestamp
+	err = readSettled(ctx, reader, topic, shard, bounds, min(from, bounds.LastStable), func(record committed.Record) error {
+		if !oldestIsLeft && !someIsLeft {
+			maps.DeleteFunc(wanting, func(_ string, s *SourceState) bool { return record.Timestamp.After(s.chosen.at) })
 		}
-		s := wanting[string(record.Key)]
-		if s != nil && vouches(codecs, record.Value, s.chosen.position.Counter) {
+		someIsLeft = true
+		if s := wanting[string(record.Key)]; s != nil && vouches(codecs, record.Value, s.chosen.position.Counter) {
 			delete(wanting, string(record.Key))
+		}
+		if len(wanting) == 0 {
+			return errAllVouched
 		}
 		return nil
 	})
-	if err != nil {
-		return since, fmt.Errorf("look for receipts: %w", err)
+	if err != nil && !errors.Is(err, errAllVouched) {
+		return fmt.Errorf("look for receipts: %w", err)
 	}
-	return since, nil
+	if !oldestIsLeft && !someIsLeft {
+		return nil
+	}
+	for _, s := range wanting {
+		s.Refused = r.options.refuseUnvouched(s)
+		s.Position, s.Offset = Position{}, 0
+	}
+	return nil
 }
 
 // vouches reports whether a record is the receipt of a counter, or one that this

@@ -106,6 +106,29 @@ func TestReceiptsAreReadFromTheOldestCommitOn(t *testing.T) {
 	}
 }
 
+// TestVouchReadsNoFurther: a source that stopped long ago costs a look at that time,
+// and not all receipts since.
+func TestVouchReadsNoFurther(t *testing.T) {
+	l := newLog()
+	l.receipt(t, 1, "acme", 1)
+	l.position(t, 1, at("acme", 1, 0))
+	for counter := range cdr.Counter(5000) {
+		l.receipt(t, 1, "beta", counter+1)
+		l.position(t, 1, at("beta", counter+1, 0))
+	}
+	before := l.handed
+	r := restore(t, l, shardOptions(ExactlyOnce, "acme", "beta"))
+	for _, s := range r.Sources {
+		if s.Refused != nil {
+			t.Error(s.Refused)
+		}
+	}
+	positions, receipts := 5001, int(receiptMargin/(2*time.Second))+2
+	if n := l.handed - before; n > positions+receipts {
+		t.Errorf("%d records were read, want %d positions and %d receipts at most", n, positions, receipts)
+	}
+}
+
 // TestVouchPassesErrorsOn: receipts that cannot be read vouch for nothing.
 func TestVouchPassesErrorsOn(t *testing.T) {
 	for _, what := range []string{"bounds of windows", "offset of windows", "read of windows"} {
