@@ -39,6 +39,9 @@ import (
 // DialFunc opens a connection.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
+// Send brings a frame to a broker and returns its answer.
+type Send func(frame []byte) (answer []byte, err error)
+
 // Options say how a Network behaves. The zero value is a network without faults
 // over TCP.
 type Options struct {
@@ -50,10 +53,10 @@ type Options struct {
 	Decide func(Request) Fate
 
 	// Deliver, if set, stands before the brokers: it sees every request at the
-	// moment of its delivery, copies too. It calls send to let the broker act and
-	// to get its answer, or answers in the broker's place. Frames are whole, with
-	// their size.
-	Deliver func(r Request, send func() (answer []byte, err error)) (answer []byte, err error)
+	// moment of its delivery, copies too. It lets the broker act on the request's
+	// frame, or on another one, and gets its answer; or it answers in the broker's
+	// place. Frames are whole, with their size.
+	Deliver func(r Request, send Send) (answer []byte, err error)
 }
 
 // Network is a network that misbehaves. Its methods are safe for concurrent use.
@@ -87,7 +90,7 @@ func New(options Options) *Network {
 		options.Decide = func(Request) Fate { return Fate{} }
 	}
 	if options.Deliver == nil {
-		options.Deliver = func(_ Request, send func() ([]byte, error)) ([]byte, error) { return send() }
+		options.Deliver = func(r Request, send Send) ([]byte, error) { return send(r.Frame) }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Network{options: options, trace: newTrace(), ctx: ctx, cancel: cancel, clients: map[string]*client{}}

@@ -277,13 +277,13 @@ func TestNamedPoints(t *testing.T) {
 func TestDeliver(t *testing.T) {
 	const refused = 51
 	var copies []bool
-	deliver := func(r faultnet.Request, send func() ([]byte, error)) ([]byte, error) {
+	deliver := func(r faultnet.Request, send faultnet.Send) ([]byte, error) {
 		request, err := r.Parse()
 		if err != nil {
 			return nil, err
 		}
 		if request.Key() != int16(kmsg.EndTxn) {
-			return send()
+			return send(r.Frame)
 		}
 		copies = append(copies, r.Copy)
 		answer := kmsg.NewPtrEndTxnResponse()

@@ -86,7 +86,7 @@ func (n *Network) deliverCopy(r Request, network, address string) string {
 	defer broker.Close()
 	stop := context.AfterFunc(ctx, func() { broker.Close() })
 	defer stop()
-	answer, err := n.options.Deliver(r, func() ([]byte, error) { return roundTrip(broker, r) })
+	answer, err := n.options.Deliver(r, roundTripper(broker))
 	if err != nil {
 		return err.Error()
 	}

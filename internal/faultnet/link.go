@@ -155,15 +155,17 @@ func (l *link) deliver(r Request) (answer []byte, err error) {
 		return nil, err
 	}
 	l.network.letPass(r)
-	return l.network.options.Deliver(r, func() ([]byte, error) { return roundTrip(l.broker, r) })
+	return l.network.options.Deliver(r, roundTripper(l.broker))
 }
 
-// roundTrip sends a request and reads its answer.
-func roundTrip(broker net.Conn, r Request) ([]byte, error) {
-	if _, err := broker.Write(r.Frame); err != nil {
-		return nil, err
+// roundTripper sends frames over a connection and reads their answers.
+func roundTripper(broker net.Conn) Send {
+	return func(frame []byte) ([]byte, error) {
+		if _, err := broker.Write(frame); err != nil {
+			return nil, err
+		}
+		return readFrame(broker)
 	}
-	return readFrame(broker)
 }
 
 // fallSilent takes whatever the client still sends, and answers nothing.
