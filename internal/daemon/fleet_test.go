@@ -57,7 +57,7 @@ func newFleet(t *testing.T, sources int, limits string, tune func(*simulator.Opt
 		}
 	})
 	w.shards = 8
-	brokers := newStrictBrokers(1)
+	brokers := newStrictBrokers(scenario{seed: 1})
 	brokers.calm.Store(true)
 	f := &fleet{world: w, net: faultnet.New(faultnet.Options{Dial: w.dialKafka, Deliver: brokers.deliver})}
 	var texts []string

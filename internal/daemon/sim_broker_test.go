@@ -1,15 +1,18 @@
 package daemon_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"cdrbus/internal/daemon"
 	"cdrbus/internal/faultnet"
 )
 
@@ -37,6 +40,8 @@ type strictBrokers struct {
 	calm   atomic.Bool   // no refusals at random any more
 	turn   chan struct{} // capacity 1: held by the one who acts
 	late90 bool          // after a time-out: as on 3.x
+
+	spoiled bool // nothing of spoiledSource is taken from the first owners
 
 	transactions map[string]*transaction // by transactional.id
 	byProducer   map[int64]*transaction
@@ -101,9 +106,9 @@ const (
 	codeProducerFenced        = 90
 )
 
-func newStrictBrokers(seed uint64) *strictBrokers {
+func newStrictBrokers(s scenario) *strictBrokers {
 	return &strictBrokers{
-		seed: seed, late90: seed%2 == 0, turn: make(chan struct{}, 1),
+		seed: s.seed, spoiled: s.spoiled, late90: s.seed%2 == 0, turn: make(chan struct{}, 1),
 		transactions: map[string]*transaction{}, byProducer: map[int64]*transaction{}, downUntil: map[string]time.Time{},
 	}
 }
@@ -128,7 +133,7 @@ func (b *strictBrokers) forget() {
 var errBrokerDown = errors.New("the broker is down")
 
 // deliver is for [faultnet.Options].
-func (b *strictBrokers) deliver(r faultnet.Request, send func() ([]byte, error)) (frame []byte, err error) {
+func (b *strictBrokers) deliver(r faultnet.Request, send faultnet.Send) (frame []byte, err error) {
 	b.exclusively(func() {
 		if time.Now().Before(b.downUntil[r.Broker]) {
 			err = errBrokerDown
@@ -140,7 +145,7 @@ func (b *strictBrokers) deliver(r faultnet.Request, send func() ([]byte, error))
 		frame, err = b.act(r, send)
 	})
 	if frame == nil && err == nil {
-		return send() // others may wait long for their answers
+		return send(r.Frame) // others may wait long for their answers
 	}
 	return frame, err
 }
@@ -158,14 +163,16 @@ func isProtocol(key int16) bool {
 type exchange struct {
 	request faultnet.Request
 	parsed  kmsg.Request
-	send    func() ([]byte, error)
+	send    faultnet.Send
 	frame   []byte
 	err     error
 }
 
 // ask lets kfake act and returns its answer.
-func (x *exchange) ask() kmsg.Response {
-	if x.frame, x.err = x.send(); x.err != nil {
+func (x *exchange) ask() kmsg.Response { return x.askFor(x.request.Frame) }
+
+func (x *exchange) askFor(frame []byte) kmsg.Response {
+	if x.frame, x.err = x.send(frame); x.err != nil {
 		return nil
 	}
 	var answer kmsg.Response
@@ -179,7 +186,7 @@ func (x *exchange) answer(code int16) int16 {
 	return code
 }
 
-func (b *strictBrokers) act(r faultnet.Request, send func() ([]byte, error)) ([]byte, error) {
+func (b *strictBrokers) act(r faultnet.Request, send faultnet.Send) ([]byte, error) {
 	parsed, err := r.Parse()
 	if err != nil {
 		return nil, err
@@ -189,7 +196,10 @@ func (b *strictBrokers) act(r faultnet.Request, send func() ([]byte, error)) ([]
 	done := step{at: time.Now(), request: r}
 	done.request.Frame = nil
 	code, applied := b.mood(r, parsed)
-	if code == 0 || applied {
+	switch {
+	case code == codeInvalidTxnState && r.Key == int16(kmsg.EndTxn):
+		b.abortBehind(x, parsed.(*kmsg.EndTxnRequest))
+	case code == 0 || applied:
 		done.code = b.carryOut(x, &done)
 	}
 	if code != 0 && x.err == nil {
@@ -340,7 +350,8 @@ func (b *strictBrokers) endTransaction(x *exchange, q *kmsg.EndTxnRequest) int16
 			return x.answer(codeInvalidTxnState)
 		}
 	}
-	answer, ok := x.ask().(*kmsg.EndTxnResponse)
+	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID(x.request.Client)).AppendRequest(nil, q, x.request.Correlation)
+	answer, ok := x.askFor(frame).(*kmsg.EndTxnResponse)
 	if !ok {
 		return codeUnknownServer
 	}
@@ -348,6 +359,15 @@ func (b *strictBrokers) endTransaction(x *exchange, q *kmsg.EndTxnRequest) int16
 		t.end(how, b.endTakes(x.request))
 	}
 	return answer.ErrorCode
+}
+
+// abortBehind aborts a transaction behind its owner's back, as an operator or a
+// coordinator that lost its log may do, in the very epoch of the owner: what the
+// owner asks for then is 48, and the next epoch is granted all the same.
+func (b *strictBrokers) abortBehind(x *exchange, q *kmsg.EndTxnRequest) {
+	abort := *q
+	abort.Commit = false
+	b.endTransaction(x, &abort)
 }
 
 func (b *strictBrokers) produce(x *exchange, q *kmsg.ProduceRequest, done *step) int16 {
@@ -394,6 +414,13 @@ var moods = map[kmsg.Key][]int16{
 	kmsg.Produce:            {codeNotLeader, codeNotEnoughReplicas, codeRequestTimedOut, codeAfterAppend, codeOutOfOrder, codeInvalidProducerEpoch, codeInvalidRecord},
 }
 
+// spoiledSource shares its credential, and so its lane, with another source.
+const spoiledSource = "east"
+
+func (b *strictBrokers) spoils(r faultnet.Request) bool {
+	return b.spoiled && r.Key == int16(kmsg.Produce) && strings.HasSuffix(r.Client, "1") && bytes.Contains(r.Frame, []byte(daemon.EventSource(spoiledSource)))
+}
+
 // badMoods is the share of requests that are answered at random.
 const badMoods = 0.04
 
@@ -402,6 +429,9 @@ const badMoods = 0.04
 func (b *strictBrokers) mood(r faultnet.Request, parsed kmsg.Request) (code int16, applied bool) {
 	if b.calm.Load() || r.Copy {
 		return 0, false
+	}
+	if b.spoils(r) {
+		return codeInvalidRecord, false
 	}
 	rng := b.draw(r, "mood")
 	if rng.Float64() >= badMoods {

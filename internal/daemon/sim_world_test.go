@@ -1,0 +1,203 @@
+package daemon_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/config"
+	"cdrbus/internal/embedded"
+	"cdrbus/internal/faultnet"
+	"cdrbus/internal/simulator"
+)
+
+// simulation is one seed's world: brokers as strict as Kafka, a network and a feed
+// that misbehave, and owners that come and go.
+//
+//	owners ──► faultnet ──► strictBrokers ──► kfake
+//	   └─────► the feed and its faults; a frozen owner does not reach it either
+type simulation struct {
+	*world
+	scenario
+	net     *faultnet.Network
+	brokers *strictBrokers
+	chaos   faultnet.Chaos
+	calm    atomic.Bool // the network delivers everything
+	cfg     *config.Config
+	until   cdr.Instant
+	began   time.Time
+	lives   sync.WaitGroup // dead ones included, until they are gone
+
+	mu     sync.Mutex
+	living map[string]bool // by client name
+	tally  tally
+}
+
+// scenario is what a seed chooses beforehand.
+type scenario struct {
+	seed    uint64
+	nodes   int  // brokers
+	rivals  bool // two owners at a time
+	limits  bool // the feed's limits are in force
+	spoiled bool // brokers take no event of one source from the first owners, which park it
+	quirks  []string
+	share   float64 // of the requests of the commit protocol that meet a fault
+}
+
+func scenarioOf(seed uint64) scenario {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := scenario{seed: seed, nodes: 2 + rng.IntN(2), rivals: rng.IntN(2) == 0, limits: rng.IntN(4) == 0}
+	s.share = []float64{0.06, 0.12, 0.2}[rng.IntN(3)]
+	s.spoiled = rng.IntN(5) == 0
+	if rng.IntN(2) == 0 {
+		s.quirks = append(s.quirks, "paging")
+	}
+	if rng.IntN(4) == 0 {
+		s.quirks = append(s.quirks, "content")
+	}
+	return s
+}
+
+func (s scenario) String() string {
+	return fmt.Sprintf("seed %d: %d brokers, rivals %t, limits in force %t, spoiled %t, quirks %v, %.0f %% of the protocol's requests meet a fault",
+		s.seed, s.nodes, s.rivals, s.limits, s.spoiled, s.quirks, 100*s.share)
+}
+
+const (
+	// simHistory and simYoungest bound what is to be published, counted back from
+	// the beginning: most of it can be asked for at once, the rest becomes old
+	// enough only while the faults happen.
+	simHistory  = 36 * time.Minute
+	simYoungest = 5 * time.Minute
+	// simTransactionTimeout is as short as the configuration allows.
+	simTransactionTimeout = 20 * time.Second
+	// simClientTimeout is that of cdrbus's requests to Kafka.
+	simClientTimeout = 10 * time.Second
+)
+
+func newSimulation(t *testing.T, s scenario) *simulation {
+	t.Helper()
+	sim := &simulation{scenario: s, brokers: newStrictBrokers(s), chaos: chaosOf(s), living: map[string]bool{}, tally: newTally(), began: time.Now()}
+	sim.world = newWorldWith(t, embedded.Options{Brokers: s.nodes}, func(o *simulator.Options) { tuneFeed(t, o, s) })
+	sim.start = cdr.InstantOf(time.Now().Add(-simHistory))
+	sim.until = cdr.InstantOf(time.Now().Add(-simYoungest))
+	sim.net = faultnet.New(faultnet.Options{Dial: sim.network.DialContext, Decide: sim.decide, Deliver: sim.brokers.deliver})
+	sim.cfg = sim.configure()
+	return sim
+}
+
+// tuneFeed makes a small feed with faults.
+func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
+	t.Helper()
+	o.Seed = s.seed
+	o.Records.Rate = 0.03
+	o.Organizations = []simulator.Organization{
+		{Name: "acme", Token: "token-acme", Locations: []string{"East", "West"}, Rate: 0.05},
+		{Name: "globex", Token: "token-globex"},
+	}
+	for _, profile := range append([]string{"faults"}, s.quirks...) {
+		if err := o.ApplyProfile(profile); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Records.Burst = 0 // a hundred records at once cost time and prove nothing here
+	o.Answers.StallFor = time.Minute
+	o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 0, 0
+	if s.limits {
+		o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = simInitial, simPages
+	}
+}
+
+// simInitial and simPages are the feed's limits where they are in force.
+const simInitial, simPages = 6, 60
+
+// configure is three sources, two of which share a credential and so a lane.
+func (s *simulation) configure() *config.Config {
+	s.scopes = map[string]scope{"east": {"acme", "East"}, "west": {"acme", "West"}}
+	s.kafka = fmt.Sprintf(", transaction_timeout: %s", simTransactionTimeout)
+	limits := "limits: {initial_per_minute: 60, pages_per_minute: 600}"
+	if s.limits {
+		limits = fmt.Sprintf("limits: {initial_per_minute: %d, pages_per_minute: %d}", simInitial, simPages)
+	}
+	more := []string{limits, "max_window: 5m"}
+	s.source("acme")
+	half := func(name, location string) string {
+		text := s.source(name, append(more, "shard_key: acme", "locations: ["+location+"]")...)
+		return strings.ReplaceAll(text, name+".token", "acme.token")
+	}
+	return s.world.config("", half("east", "East"), half("west", "West"), s.source("globex", more...))
+}
+
+// simSources are the names of the sources.
+var simSources = []string{"east", "west", "globex"}
+
+// chaosOf shares the network's faults out: most to the commit protocol, some to
+// all the rest. What costs a client its time-out is rarer than what does not.
+func chaosOf(s scenario) faultnet.Chaos {
+	return faultnet.Chaos{
+		Seed: s.seed, Timeout: simClientTimeout, Freeze: simTransactionTimeout * 2, Delay: 2 * time.Second, Requests: 6,
+		Share: map[int16]float64{
+			faultnet.AnyKey:                s.share / 3,
+			int16(kmsg.InitProducerID):     s.share,
+			int16(kmsg.AddPartitionsToTxn): s.share,
+			int16(kmsg.Produce):            s.share,
+			int16(kmsg.EndTxn):             s.share,
+			int16(kmsg.Metadata):           s.share / 20,
+			int16(kmsg.FindCoordinator):    s.share / 10,
+			int16(kmsg.ApiVersions):        s.share / 10,
+			int16(kmsg.DescribeConfigs):    s.share / 10,
+			int16(kmsg.CreateTopics):       s.share / 10,
+		},
+		Faults: map[int16]map[faultnet.Fault]int{faultnet.AnyKey: {
+			faultnet.CutBefore: 4, faultnet.CutAfter: 6, faultnet.Swallow: 1, faultnet.LateCut: 6, faultnet.LateSilent: 2,
+			faultnet.Twice: 6, faultnet.Delay: 3, faultnet.Freeze: 1,
+		}},
+	}
+}
+
+func (s *simulation) decide(r faultnet.Request) faultnet.Fate {
+	if s.calm.Load() {
+		return faultnet.Fate{}
+	}
+	return s.chaos.Decide(r)
+}
+
+// dialFeedAs connects an owner to the feed. While it is frozen, it neither sends
+// nor receives.
+func (s *simulation) dialFeedAs(name string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := s.net.Thawed(ctx, name); err != nil {
+			return nil, err
+		}
+		conn, err := s.network.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &freezingConn{conn, func() error { return s.net.Thawed(context.Background(), name) }}, nil
+	}
+}
+
+type freezingConn struct {
+	net.Conn
+	thawed func() error
+}
+
+func (c *freezingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	_ = c.thawed() // never fails
+	return n, err
+}
+
+func (c *freezingConn) Write(p []byte) (int, error) {
+	_ = c.thawed() // never fails
+	return c.Conn.Write(p)
+}
