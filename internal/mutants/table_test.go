@@ -1,0 +1,246 @@
+package mutants
+
+// mutants is the table. The first ones are for the simulation: a whole daemon
+// that breaks the rule, in worlds full of faults.
+var mutants = []mutant{
+	{
+		name: "no new epoch between transactions",
+		edits: []edit{
+			{"producer/steps.go", "if s.state != spent || !s.transactional() {\n\t\treturn nil\n\t}\n\tfailure", "if true {\n\t\treturn nil\n\t}\n\tfailure"},
+			{"producer/steps.go", "\tif !s.transactional() {\n\t\trounds.countInto", "\tif true {\n\t\trounds.countInto"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "restored before the take-over",
+		edits: []edit{
+			{"internal/daemon/shard.go", `	if s.producer, err = producer.TakeOver(ctx, d.client, d.shardOptions(index)); err != nil {
+		return d.firstTime(index, err)
+	}
+	if err := s.restore(ctx); err != nil {
+		return err
+	}
+`, `	if s.restored, err = offsets.Restore(ctx, d.reader, d.restoreOptions(index)); err != nil {
+		return d.firstTime(index, err)
+	}
+	if s.producer, err = producer.TakeOver(ctx, d.client, d.shardOptions(index)); err != nil {
+		return d.firstTime(index, err)
+	}
+`},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "unknown taken for not committed, nothing restored",
+		edits: []edit{
+			{"internal/daemon/commit.go", `	restored, err := offsets.ReadPositions(ctx, s.daemon.reader, s.restored)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	committed, err := s.committedIn(restored, batch)
+`, `	restored, committed, err := s.restored, []*window(nil), error(nil)
+`},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "IDs adopted when encoded",
+		edits: []edit{
+			{"offsets/seen.go", "\t\ts.pendings[last].undo()\n", ""},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "aborted records read",
+		edits: []edit{
+			{"internal/committed/filter.go", "return b.transactional && !b.control && f.open[b.producerID]", "return false"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "INVALID_TXN_STATE taken for committed",
+		edits: []edit{
+			{"producer/errors.go", "on(AddPartitions, Produce, CommitTransaction), abortable", "on(AddPartitions, Produce), abortable"},
+			{"producer/errors.go", "{kafka.InvalidTransactionState, on(AbortTransaction), done", "{kafka.InvalidTransactionState, on(AbortTransaction, CommitTransaction), done"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a repeat has a new sequence",
+		edits: []edit{
+			{"producer/steps.go", "import (\n", "import (\n\t\"encoding/binary\"\n\t\"hash/crc32\"\n"},
+			{"producer/steps.go", "\t\tif failure := s.until(ctx, Produce, func(ctx context.Context) *Failure {\n", `		tries := 0
+		if failure := s.until(ctx, Produce, func(ctx context.Context) *Failure {
+			if tries++; tries > 1 {
+				for _, b := range r.batches {
+					sequence := b.wire[4+53:]
+					binary.BigEndian.PutUint32(sequence, binary.BigEndian.Uint32(sequence)+uint32(b.records))
+					binary.BigEndian.PutUint32(b.wire[4+17:], crc32.Checksum(b.wire[4+21:], crc32.MakeTable(crc32.Castagnoli)))
+				}
+			}
+`},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "the position in a transaction of its own, before the events",
+		edits: []edit{
+			{"producer/shard.go", "\tbegan := time.Now()\n\tsending, cancel", `	if last := len(c.slots) - 1; last > 0 && c.slots[last].topic == Positions {
+		position, rest := *c, *c
+		position.slots, rest.slots = c.slots[last:], c.slots[:last]
+		result := s.Commit(ctx, &position)
+		if _, ok := result.(Committed); !ok {
+			return result
+		}
+		c = &rest
+	}
+	began := time.Now()
+	sending, cancel`},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a log at odds with itself is believed",
+		edits: []edit{
+			{"internal/daemon/shard.go", "err := s.producer.Prove(ctx)", "err := error(nil)"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "no answer to a Produce taken for written",
+		edits: []edit{
+			{"producer/wire.go", "\tif err != nil {\n\t\treturn unanswered(Produce, w.nameOf(group[0].place).String(), err)\n\t}", `	if err != nil {
+		for _, b := range group {
+			b.acked = true
+		}
+		return nil
+	}`},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a window kept whose predecessor left no trace",
+		edits: []edit{
+			{"internal/daemon/lane.go", "if err != nil || !kept {\n\t\t\tw.release()", "if err != nil {\n\t\t\tw.release()"},
+			{"internal/daemon/lane.go", "\t\tif !kept {\n\t\t\tcontinue\n\t\t}\n", "\t\t_ = kept\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+
+	// Rules that the unit tests guard.
+	{
+		name: "a fenced owner goes on",
+		edits: []edit{
+			{"producer/shard.go", "if failure.class == fenced {", "if false {"},
+		},
+		guard: producer, run: "TestFaultGrid|TestRecoverStealsNothing",
+	},
+	{
+		name: "an epoch asked for before the abort",
+		edits: []edit{
+			{"producer/shard.go", "\tif failure := s.abortTransaction(ctx); failure != nil {\n\t\treturn s.surrender(failure)\n\t}\n\n\t// 2.", "\n\t// 2."},
+		},
+		guard: producer, run: "TestFaultGrid|TestRecover",
+	},
+	{
+		name: "any epoch taken for the next",
+		edits: []edit{
+			{"producer/steps.go", "s.own != want {", "false {"},
+		},
+		guard: producer, run: "TestOtherEpochs|TestStorm",
+	},
+	{
+		name: "no answer to a commit taken for committed",
+		edits: []edit{
+			{"producer/wire.go", "\t\tfailure = unanswered(how, w.subject(), err)\n", "\t\tfailure = nil\n"},
+		},
+		guard: producer, run: "TestFaultGrid|TestCrashGrid|TestStorm",
+	},
+	{
+		name: "a partition that the answer leaves out taken for added",
+		edits: []edit{
+			{"producer/wire.go", "failure = worse(failure, unanswered(AddPartitions, name.String(), errPartialAnswer))", "failure = worse(failure, nil)"},
+		},
+		guard: producer, run: "TestPartialAnswers",
+	},
+	{
+		name: "a batch that the answer leaves out taken for written",
+		edits: []edit{
+			{"producer/wire.go", "\t\t\tfailure = worse(failure, unanswered(Produce, name.String(), errPartialAnswer))\n\t\t\tcontinue\n", "\t\t\tb.acked = true\n\t\t\tcontinue\n"},
+		},
+		guard: producer, run: "TestPartialAnswers",
+	},
+	{
+		name: "an unknown code taken for success",
+		edits: []edit{
+			{"producer/errors.go", "return rule{code, on(request), abortable, blame,", "return rule{code, on(request), done, blame,"},
+		},
+		guard: producer, run: "TestEveryCodeAtEveryRequest|TestFaultGrid",
+	},
+	{
+		name: "the position not in the last round",
+		edits: []edit{
+			{"producer/commit.go", "\t\tif s.topic.stage() > barrier {\n\t\t\tbreak\n\t\t}\n", "\t\t_ = barrier\n"},
+		},
+		guard: producer, run: "TestRounds|TestFaultGrid",
+	},
+	{
+		name: "bytes used again that may still be read",
+		edits: []edit{
+			{"producer/commit.go", "if before != nil && before.unanswered {", "if false {"},
+		},
+		guard: producer, run: "TestRoundsLeaveUnansweredBytesAlone|TestBytesStayUntilAnswered",
+	},
+	{
+		name: "a transaction left open at shutdown",
+		edits: []edit{
+			{"producer/shard.go", "if s.state != broken || ctx.Err() == nil ||", "if true || s.state != broken || ctx.Err() == nil ||"},
+		},
+		guard: producer, run: "TestShutdown",
+	},
+	{
+		name: "the answer to a commit not waited for at shutdown",
+		edits: []edit{
+			{"producer/steps.go", "ctx, cancel := outlive(ctx, s.options.ShutdownGrace)", "ctx, cancel := outlive(ctx, 0)"},
+		},
+		guard: producer, run: "TestShutdown",
+	},
+	{
+		name: "windows need not follow one another",
+		edits: []edit{
+			{"internal/daemon/commit.go", "if w.purpose != cdr.Start && (w.request", "if false && (w.request"},
+		},
+		guard: daemon, run: "TestCloseDemandsContiguity",
+	},
+	{
+		name: "aborted transactions noticed at data alone",
+		edits: []edit{
+			{"internal/committed/filter.go", "for len(f.pending) > 0 && f.pending[0]", "for !b.control && len(f.pending) > 0 && f.pending[0]"},
+		},
+		guard: "./internal/committed", run: "TestReadAfterAbortedDataWasCompactedAway|TestReadAgreesWithModel",
+	},
+	{
+		name: "a restore content with an open transaction",
+		edits: []edit{
+			{"offsets/offsets.go", "if bounds.LastStable != bounds.HighWatermark {", "if false {"},
+		},
+		guard: "./offsets", run: "TestRestore",
+	},
+	{
+		name: "a counter that comes again accepted",
+		edits: []edit{
+			{"offsets/restore.go", "case c.valid && p.Counter <= c.counter:", "case false:"},
+		},
+		guard: "./offsets", run: "TestRestoreRefuses",
+	},
+}
+
+// The packages that guard most, and how their tests are asked for.
+const (
+	daemon     = "./internal/daemon"
+	producer   = "./producer"
+	simulation = "^TestSimulation$"
+)
+
+// seeds is how many worlds a mutant of the simulation may hide from.
+var seeds = []string{"-sim.seeds=200"}
