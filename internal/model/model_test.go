@@ -55,7 +55,11 @@ var heard = []Answer{
 func TestAllStates(t *testing.T) {
 	for _, kafka4 := range []bool{false, true} {
 		t.Run("Kafka "+version(kafka4), func(t *testing.T) {
-			r := check(t, Options{Rules: AllRules, Windows: 3, Owners: 2, Kafka4: kafka4}, Any)
+			o := Options{Rules: AllRules, Windows: 3, Owners: 2, Kafka4: kafka4}
+			if testing.Short() {
+				o.Windows = 2 // for the race detector
+			}
+			r := check(t, o, Any)
 			demandNoViolation(t, r)
 			got := slices.SortedFunc(maps.Keys(r.Answers), func(a, b Answer) int {
 				return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
