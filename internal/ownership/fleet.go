@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -74,7 +75,8 @@ func (g *Group) look(ctx context.Context) (Fleet, error) {
 		if json.Unmarshal(m.MemberMetadata.UserData, &told) != nil || told.Name == "" {
 			told.Name = m.MemberID
 		}
-		shown := Member{Name: told.Name, Host: m.ClientHost, Self: m.MemberID == self}
+		// Kafka writes Java's form of an address: /10.0.0.4.
+		shown := Member{Name: told.Name, Host: strings.TrimPrefix(m.ClientHost, "/"), Self: m.MemberID == self}
 		for _, topic := range m.MemberAssignments.Topics {
 			if topic.Topic == g.options.Topic {
 				shown.Shards = append(shown.Shards, topic.Partitions...)

@@ -15,7 +15,7 @@ import (
 
 var (
 	pageListen   = flag.String("page.listen", "", "serve the status page of -page.scenario at this address, to look at it")
-	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo or fleet")
+	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo, fleet or reserve")
 	pageBrowser  = flag.String("page.browser", "", "path of a Chromium; check the page in it and take pictures")
 	pageDir      = flag.String("page.dir", "", "with -page.browser: where the pictures go")
 )
@@ -52,7 +52,9 @@ func TestPageInBrowser(t *testing.T) {
 		{"many", "many", "1280,1600", false, "", []string{"customer-0049", "1–50 of 1,000"}},
 		{"stopped", "stopped", "1280,1700", false, "", []string{"2 sources wait for you", "What to do: give the Service App", "records about to age out"}},
 		{"demo", "demo", "1280,1300", false, "", []string{"Missing", "0 ✓", "Restarts survived", "killed in mid-commit"}},
-		{"fleet", "fleet", "1280,1600", false, "", []string{"cdrbus-0 (this one)", "341 sources in 6 shards: 0–4, 9", "in reserve", "4 members of cdrbus.webex.cdr.offsets, Stable"}},
+		{"fleet", "fleet", "1280,1700", false, "", []string{"cdrbus-7c9f6d8b54-2xk8q", "this one", "3 sources · shards 0–3, 9", "in reserve", "4 members, 10 sources", "consumer group cdrbus.webex.cdr.offsets", "3 of 10 here"}},
+		{"fleet", "fleet-narrow", "400,3400", false, "", []string{"this one"}},
+		{"reserve", "reserve", "1280,900", true, "", []string{"○", "as of 3 min", "the other members have all sources"}},
 	} {
 		t.Run(c.picture, func(t *testing.T) {
 			if c.action != "" {

@@ -89,6 +89,8 @@ func (r *renderer) overall() string {
 		return r.busy.Render("… starting")
 	case states[BackingOff] > 0:
 		return r.caution.Render(fmt.Sprintf("↻ %d backing off", states[BackingOff]))
+	case r.s.Fleet.standby():
+		return r.good.Render("○ in reserve")
 	default:
 		return r.good.Render("✓ all running")
 	}
@@ -175,7 +177,11 @@ func (r *renderer) sources() {
 		})
 	}
 	if len(shown) == 0 {
-		r.line(r.muted.Render("no source yet"))
+		if r.s.Ready {
+			r.line(r.muted.Render("no source here: the other members have them all"))
+		} else {
+			r.line(r.muted.Render("no source yet"))
+		}
 		return
 	}
 	numeric := map[int]bool{2: true, 4: true, 5: true}
@@ -313,6 +319,10 @@ func eventFields(e Event) []string {
 	return values
 }
 
+// fleetStale is when what is known of the fleet is old: the coordinator is asked
+// every 15 s, and this process no longer reaches it.
+const fleetStale = time.Minute
+
 // fleet writes who owns what.
 func (r *renderer) fleet() {
 	fleet := r.s.Fleet
@@ -328,7 +338,11 @@ func (r *renderer) fleet() {
 		rows = append(rows, []string{printable(name), printable(m.Host), groupDigits(uint64(m.Sources)), spans(m.Shards)})
 	}
 	r.line()
-	r.line(r.muted.Render(fmt.Sprintf("FLEET %s: %s, %s", fleet.Group, plural(len(fleet.Members), "member"), fleet.State)))
+	head := r.muted.Render(fmt.Sprintf("FLEET %s: %s, %s", fleet.Group, plural(len(fleet.Members), "member"), fleet.State))
+	if age := r.s.At.Sub(fleet.At); age > fleetStale {
+		head += r.caution.Render(fmt.Sprintf(", as of %s ago", roundDuration(age)))
+	}
+	r.line(head)
 	widths := columnWidths(rows)
 	for i, row := range rows {
 		line := padRight(row[0], widths[0]) + "  " + padRight(row[1], widths[1]) + "  " + padLeft(row[2], widths[2]) + "  " + row[3]
@@ -346,7 +360,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// spans writes 0 1 2 5 as 0-2 5.
+// spans writes 0 1 2 5 as 0-2, 5.
 func spans(numbers []int) string {
 	var b strings.Builder
 	for i := 0; i < len(numbers); i++ {
@@ -355,7 +369,7 @@ func spans(numbers []int) string {
 			i++
 		}
 		if b.Len() > 0 {
-			b.WriteByte(' ')
+			b.WriteString(", ")
 		}
 		b.WriteString(strconv.Itoa(numbers[first]))
 		if i > first {

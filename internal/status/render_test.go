@@ -17,6 +17,8 @@ func TestRender(t *testing.T) {
 		{"normal", []string{"1 backing off", "acme-eu", "○ waiting", "LAST WINDOWS", "SIP_", "shards 4 of 4 ready", "12 MiB of 64 MiB"}},
 		{"many", []string{"customer-0039", "and 960 more"}},
 		{"stopped", []string{"■ 2 sources wait for you", "■ acme-us: stopped", "cdrbus auth status", "▲ acme-eu: token ends soon"}},
+		{"fleet", []string{"FLEET cdrbus.webex.cdr.offsets: 4 members, Stable MEMBER", "cdrbus-7c9f6d8b54-2xk8q (this one) 10.0.0.4 3 0-3, 9", "cdrbus-7c9f6d8b54-zq9sd 10.0.0.7 0 none, in reserve"}},
+		{"reserve", []string{"○ in reserve", "no source here: the other members have them all", "Stable, as of 3 min", "cdrbus-7c9f6d8b54-zq9sd (this one)"}},
 		{"demo", []string{"MISSING", "0 ✓", "RESTARTS", "last restart 2", "killed in mid-commit"}},
 	} {
 		t.Run(c.scenario, func(t *testing.T) {

@@ -19,6 +19,7 @@ var scenarios = map[string]func() *Board{
 	"stopped": stoppedBoard,
 	"demo":    demoBoard,
 	"fleet":   fleetBoard,
+	"reserve": reserveBoard,
 }
 
 func newTestBoard() *Board {
@@ -219,10 +220,20 @@ func demoBoard() *Board {
 func fleetBoard() *Board {
 	b := normalBoard()
 	b.SetFleet(Fleet{Group: "cdrbus.webex.cdr.offsets", State: "Stable", At: time.Now(), Members: []Member{
-		{Name: "cdrbus-0", Host: "/10.0.0.4", Shards: []int{0, 1, 2, 3, 4, 9}, Sources: 341, Self: true},
-		{Name: "cdrbus-1", Host: "/10.0.0.5", Shards: []int{5, 6, 7, 8, 10}, Sources: 330},
-		{Name: "cdrbus-2", Host: "/10.0.0.6", Shards: []int{11, 12, 13, 14, 15}, Sources: 329},
-		{Name: "cdrbus-3", Host: "/10.0.0.7"},
+		{Name: "cdrbus-7c9f6d8b54-2xk8q", Host: "10.0.0.4", Shards: []int{0, 1, 2, 3, 9}, Sources: 3, Self: true},
+		{Name: "cdrbus-7c9f6d8b54-hw6tz", Host: "10.0.0.5", Shards: []int{4, 5, 7, 8, 10, 12}, Sources: 4},
+		{Name: "cdrbus-7c9f6d8b54-mb4vn", Host: "10.0.0.6", Shards: []int{6, 11, 13, 14, 15}, Sources: 3},
+		{Name: "cdrbus-7c9f6d8b54-zq9sd", Host: "10.0.0.7"},
 	}})
+	return b
+}
+
+// reserveBoard is the fourth of them, for which no shard is left.
+func reserveBoard() *Board {
+	b := newTestBoard()
+	fleet := *fleetBoard().fleet
+	fleet.At = time.Now().Add(-3 * time.Minute)
+	fleet.Members[0].Self, fleet.Members[3].Self = false, true
+	b.SetFleet(fleet)
 	return b
 }
