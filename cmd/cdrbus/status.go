@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,27 +38,46 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [-c FILE | --url URL]",
 		Short: "Show how a running daemon is doing",
+		Long: `status asks a running daemon, at the admin.listen of its configuration or at --url,
+for what its status page shows: totals, what waits for a person, sources, the last
+events, shards. A member of a fleet (ownership: group) tells of the sources that it
+has itself, and which member has how many of the others.`,
 		Example: `  cdrbus status -c cdrbus.yaml
   cdrbus status --url http://127.0.0.1:9464 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if url == "" && path != "" {
-				cfg, err := loadConfig(path)
-				if err != nil {
-					return err
-				}
-				url = "http://" + cfg.Admin.Listen
+			page, err := statusPage(path, url)
+			if err != nil {
+				return err
 			}
-			if url == "" {
-				url = "http://127.0.0.1:9464"
-			}
-			return showStatus(cmd, strings.TrimSuffix(url, "/")+"/status.json", output.json)
+			return showStatus(cmd, page+"/status.json", output.json)
 		},
 	}
 	configFlag(cmd, &path)
-	cmd.Flags().StringVar(&url, "url", "", "the daemon's status page (default http://127.0.0.1:9464)")
+	cmd.Flags().StringVar(&url, "url", "", "the daemon's status page, of any member in a fleet (default http://127.0.0.1:9464)")
 	output.register(cmd)
 	return cmd
+}
+
+// statusPage returns the address of the daemon's status page: the one given, else
+// that of the configuration, else the usual one.
+func statusPage(configPath, url string) (string, error) {
+	switch {
+	case url != "" && !strings.Contains(url, "://"):
+		return "http://" + strings.TrimSuffix(url, "/"), nil
+	case url != "":
+		return strings.TrimSuffix(url, "/"), nil
+	case configPath == "":
+		return "http://127.0.0.1:9464", nil
+	}
+	cfg, err := loadConfig(configPath)
+	if err != nil {
+		return "", err
+	}
+	if cfg.Admin.Listen == "" {
+		return "", usageError{errors.New("this configuration has no status page (admin.listen is empty); where another way sets it, give --url")}
+	}
+	return "http://" + cfg.Admin.Listen, nil
 }
 
 func showStatus(cmd *cobra.Command, url string, asJSON bool) error {
