@@ -72,7 +72,9 @@ func newFleet(t *testing.T, brokers []string) *fleet {
 		names = append(names, fmt.Sprintf("org-%04d", i))
 	}
 	r := newRig(t, brokers, rigOptions{
-		sources: names, shards: fleetShards,
+		// A budget remembers each request of a minute: with a thousand of them,
+		// limits beyond need would be what the figures show.
+		sources: names, shards: fleetShards, limits: 600,
 		span: 24 * time.Hour, window: time.Hour, rate: 0.01 * float64(len(names)),
 		profiles: []string{"unlimited"},
 		top:      "ownership: group",

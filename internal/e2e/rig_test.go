@@ -83,6 +83,7 @@ type rigOptions struct {
 	rate     float64       // records a second, all sources together
 	sources  []string      // nil: bareSource and appSource
 	shards   int           // 0: 4
+	limits   int           // initial requests a minute of each source, and a tenth of the pages; 0: 6000
 	profiles []string
 	kafka    string        // further lines of the kafka section
 	top      string        // further lines at the top
@@ -158,6 +159,7 @@ func (r *rig) startFeed(o rigOptions) {
 
 func (r *rig) configuration(o rigOptions) string {
 	var feeds, credentials strings.Builder
+	initial := cmp.Or(o.limits, 6000)
 	for _, name := range r.sources {
 		token := "token_file: " + name + ".token"
 		if name == appSource {
@@ -171,8 +173,8 @@ func (r *rig) configuration(o rigOptions) string {
     %s
     start: %s
     max_window: %s
-    limits: {initial_per_minute: 6000, pages_per_minute: 60000}
-`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute))
+    limits: {initial_per_minute: %d, pages_per_minute: %d}
+`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute), initial, 10*initial)
 	}
 	return fmt.Sprintf(`%s
 kafka:
