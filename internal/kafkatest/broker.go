@@ -56,7 +56,7 @@ func newBroker(ctx context.Context, i installation, l layout, options Options) (
 	}
 	b.Bootstrap = b.AdminAddress
 	if options.ClientProtocol != "" {
-		b.Bootstrap = net.JoinHostPort("127.0.0.1", strconv.Itoa(l.ports.client))
+		b.Bootstrap = l.client
 	}
 	logging := "-Dlog4j.configuration=file:" + log4j1File
 	if i.newLog {

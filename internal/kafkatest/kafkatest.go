@@ -71,6 +71,15 @@ type Options struct {
 	// listener.name.client.ssl.keystore.key. The plain listener remains.
 	ClientProtocol string
 
+	// Advertise, if set, returns the address that clients of the CLIENT listener
+	// are told instead of the one at which the broker listens: that of a proxy in
+	// front of it. Without a ClientProtocol the listener is PLAINTEXT.
+	Advertise func(broker int, address string) (advertised string)
+
+	// DataDir, if set, returns where a broker keeps its partitions; "" is a folder
+	// that goes with the cluster.
+	DataDir func(broker int) string
+
 	// ScramUsers are SCRAM-SHA-256 and SCRAM-SHA-512 users with their passwords,
 	// which must not contain a comma.
 	ScramUsers map[string]string
@@ -115,6 +124,9 @@ const (
 // Run is Start without a test. The caller closes the cluster.
 func Run(ctx context.Context, options Options) (*Cluster, error) {
 	options.Brokers = max(1, options.Brokers)
+	if options.Advertise != nil && options.ClientProtocol == "" {
+		options.ClientProtocol = "PLAINTEXT"
+	}
 	installation, err := install(ctx, options.Version)
 	if err != nil {
 		return nil, fmt.Errorf("install Kafka %s: %w", options.Version, err)

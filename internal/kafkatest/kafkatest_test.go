@@ -2,6 +2,9 @@ package kafkatest_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +76,34 @@ func TestThreeBrokers(t *testing.T) {
 		}
 		for i := range 3 {
 			produce(t, cluster.AdminClient(t), "a", fmt.Sprint(i))
+		}
+	})
+}
+
+// TestAdvertiseAndDataDir: clients of the CLIENT listener are told of a proxy, the
+// others are not, and the partitions lie where they should.
+func TestAdvertiseAndDataDir(t *testing.T) {
+	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
+		const proxy = "127.0.0.1:9"
+		data, listens := t.TempDir(), ""
+		cluster := kafkatest.Start(t, kafkatest.Options{
+			Version:   version,
+			Advertise: func(_ int, address string) string { listens = address; return proxy },
+			DataDir:   func(int) string { return data },
+		})
+		cluster.CreateTopic(t, "a", 1, nil)
+		kafkatest.Eventually(t, 10*time.Second, "the partition lies in the folder", func() error {
+			_, err := os.Stat(filepath.Join(data, "a-0"))
+			return err
+		})
+		if got := cluster.Bootstrap(); !slices.Equal(got, []string{proxy}) {
+			t.Errorf("clients are to begin at %v, want %s", got, proxy)
+		}
+		for address, want := range map[string]string{listens: proxy, cluster.Brokers[0].AdminAddress: cluster.Brokers[0].AdminAddress} {
+			told := string(kafkatest.Kcat(t, address, "-L"))
+			if !strings.Contains(told, "broker 1 at "+want) {
+				t.Errorf("at %s clients are told %q, want broker 1 at %s", address, told, want)
+			}
 		}
 	})
 }

@@ -21,6 +21,7 @@ type layout struct {
 	dir        string
 	clusterID  string
 	ports      ports
+	client     string // what clients of the CLIENT listener are told
 	properties map[string]string
 }
 
@@ -40,6 +41,10 @@ func layOut(dir string, options Options) ([]layout, error) {
 	for i := range options.Brokers {
 		l := layout{id: i + 1, clusterID: clusterID, dir: filepath.Join(dir, fmt.Sprintf("broker-%d", i+1)),
 			ports: ports{plain: free[3*i], controller: free[3*i+1], client: free[3*i+2]}}
+		l.client = net.JoinHostPort("127.0.0.1", strconv.Itoa(l.ports.client))
+		if options.Advertise != nil {
+			l.client = options.Advertise(l.id, l.client)
+		}
 		layouts = append(layouts, l)
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", l.id, l.ports.controller))
 	}
@@ -56,8 +61,9 @@ func (l layout) serverProperties(options Options, voters string) map[string]stri
 	advertised := fmt.Sprintf("PLAIN://127.0.0.1:%d", l.ports.plain)
 	protocols := "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT"
 	if options.ClientProtocol != "" {
-		client := fmt.Sprintf(",CLIENT://127.0.0.1:%d", l.ports.client)
-		listeners, advertised, protocols = listeners+client, advertised+client, protocols+",CLIENT:"+options.ClientProtocol
+		listeners += fmt.Sprintf(",CLIENT://127.0.0.1:%d", l.ports.client)
+		advertised += ",CLIENT://" + l.client
+		protocols += ",CLIENT:" + options.ClientProtocol
 	}
 	replicas, minISR := "1", "1"
 	if options.Brokers >= 3 {
@@ -87,6 +93,11 @@ func (l layout) serverProperties(options Options, voters string) map[string]stri
 
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 		"group.initial.rebalance.delay.ms":                            "0",
+	}
+	if options.DataDir != nil {
+		if dir := options.DataDir(l.id); dir != "" {
+			properties["log.dirs"] = dir
+		}
 	}
 	maps.Copy(properties, options.Properties)
 	return properties
