@@ -74,7 +74,7 @@ func newFleet(t *testing.T, brokers []string) *fleet {
 	r := newRig(t, brokers, rigOptions{
 		// A budget remembers each request of a minute: with a thousand of them,
 		// limits beyond need would be what the figures show.
-		sources: names, shards: fleetShards, limits: 600,
+		sources: names, shards: fleetShards, limits: "{initial_per_minute: 600, pages_per_minute: 6000}",
 		span: 24 * time.Hour, window: time.Hour, rate: 0.01 * float64(len(names)),
 		profiles: []string{"unlimited"},
 		top:      "ownership: group",

@@ -16,6 +16,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -32,6 +33,8 @@ import (
 	"cdrbus/internal/committed"
 	"cdrbus/internal/simulator"
 )
+
+var logsFlag = flag.String("e2e.logs", "", "folder in which to keep what the program logs, one file a test")
 
 var pythonFlag = flag.String("e2e.python", "", "a Python with confluent-kafka[avro,schemaregistry], for the check by a second client")
 
@@ -83,11 +86,13 @@ type rigOptions struct {
 	rate     float64       // records a second, all sources together
 	sources  []string      // nil: bareSource and appSource
 	shards   int           // 0: 4
-	limits   int           // initial requests a minute of each source, and a tenth of the pages; 0: 6000
 	profiles []string
 	kafka    string        // further lines of the kafka section
 	top      string        // further lines at the top
 	window   time.Duration // widest; 0: 5 min
+	limits   string        // of each source; "": more than the program can use
+	admin    string        // where to listen for the status page; "": nowhere
+	store    string        // lines that say where the Service App's tokens are; "": in a file
 	tune     func(*simulator.Options)
 }
 
@@ -103,6 +108,9 @@ func newRig(t *testing.T, brokers []string, o rigOptions) *rig {
 	r := &rig{t: t, folder: t.TempDir(), brokers: brokers, sources: o.sources, shards: cmp.Or(o.shards, shards), log: &syncBuffer{}}
 	if r.sources == nil {
 		r.sources = []string{bareSource, appSource}
+	}
+	if *logsFlag != "" {
+		r.keepLog(*logsFlag)
 	}
 	r.until = cdr.InstantOf(time.Now().Add(-10 * time.Minute))
 	r.start = r.until.Add(-o.span)
@@ -159,12 +167,11 @@ func (r *rig) startFeed(o rigOptions) {
 
 func (r *rig) configuration(o rigOptions) string {
 	var feeds, credentials strings.Builder
-	initial := cmp.Or(o.limits, 6000)
 	for _, name := range r.sources {
 		token := "token_file: " + name + ".token"
 		if name == appSource {
 			token = "credential: " + name
-			credentials.WriteString(r.serviceApp(name))
+			credentials.WriteString(r.serviceApp(name, o.store))
 		} else {
 			r.write(name+".token", "token-"+name)
 		}
@@ -173,8 +180,8 @@ func (r *rig) configuration(o rigOptions) string {
     %s
     start: %s
     max_window: %s
-    limits: {initial_per_minute: %d, pages_per_minute: %d}
-`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute), initial, 10*initial)
+    limits: %s
+`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute), cmp.Or(o.limits, "{initial_per_minute: 6000, pages_per_minute: 60000}"))
 	}
 	return fmt.Sprintf(`%s
 kafka:
@@ -183,14 +190,14 @@ kafka:
   partitions: 6
 %s
 schema_registry: {url: %s}
-admin: {listen: ""}
+admin: {listen: "%s"}
 log: {format: json}
 sources:
-%s%s`, o.top, strings.Join(r.brokers, ", "), r.shards, o.kafka, r.registry.URL(), feeds.String(), credentials.String())
+%s%s`, o.top, strings.Join(r.brokers, ", "), r.shards, o.kafka, r.registry.URL(), o.admin, feeds.String(), credentials.String())
 }
 
 // serviceApp returns the section of the one credential, and writes its files.
-func (r *rig) serviceApp(name string) string {
+func (r *rig) serviceApp(name, store string) string {
 	r.write(name+".client_id", "client-"+name)
 	r.write(name+".client_secret", "secret-"+name)
 	r.write(name+".tokens.json", fmt.Sprintf(`{"version":1,"refresh_token":"refresh-%s"}`, name))
@@ -198,9 +205,9 @@ func (r *rig) serviceApp(name string) string {
   - name: %[1]s
     client_id_file: %[1]s.client_id
     client_secret_file: %[1]s.client_secret
-    token_store: %[1]s.tokens.json
     token_url: %[2]s/v1/access_token
-`, name, r.feedURL)
+%[3]s
+`, name, r.feedURL, cmp.Or(store, "    token_store: "+name+".tokens.json"))
 }
 
 // write puts a file that only its owner may read into the rig's folder.
@@ -220,11 +227,15 @@ func (r *rig) write(name, content string) string {
 type syncBuffer struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
+	copyTo io.Writer // nil: nowhere
 }
 
 func (b *syncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.copyTo != nil {
+		_, _ = b.copyTo.Write(p) // who misses it sees that it is missing
+	}
 	return b.buffer.Write(p)
 }
 
@@ -235,9 +246,21 @@ func (b *syncBuffer) tail(bytes int) []byte {
 	return text[max(0, len(text)-bytes):]
 }
 
+// keepLog writes the log to a folder too.
+func (r *rig) keepLog(folder string) {
+	r.t.Helper()
+	file, err := os.Create(filepath.Join(folder, strings.ReplaceAll(r.t.Name(), "/", "-")+".log"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { file.Close() })
+	r.log.copyTo = file
+}
+
 // process is one life of the program.
 type process struct {
 	command *exec.Cmd
+	log     *syncBuffer
 	ended   chan struct{}
 	err     error // once ended
 }
@@ -255,9 +278,9 @@ func (r *rig) startRunIn(environment []string, arguments ...string) *process {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	p := &process{command: exec.Command(path, append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...), ended: make(chan struct{})}
+	p := &process{command: exec.Command(path, append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...), log: &syncBuffer{}, ended: make(chan struct{})}
 	p.command.Env = append(os.Environ(), environment...)
-	p.command.Stderr = r.log
+	p.command.Stderr = io.MultiWriter(r.log, p.log)
 	if err := p.command.Start(); err != nil {
 		r.t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -149,17 +148,22 @@ func startService(t *testing.T, environment map[string]string, arguments ...stri
 func (s *service) adminURL() string {
 	s.t.Helper()
 	var url string
-	kafkatest.Eventually(s.t, 10*time.Second, "cdrbus says where its status page is", func() error {
-		for lines := bufio.NewScanner(bytes.NewReader(s.log.tail(1 << 20))); lines.Scan(); {
-			var line struct{ Msg, URL string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "status page" {
-				url = strings.TrimSuffix(line.URL, "/")
-				return nil
-			}
-		}
-		return errors.New("not in the log")
+	kafkatest.Eventually(s.t, 10*time.Second, "cdrbus says where its status page is", func() (err error) {
+		url, err = adminURLIn(s.log)
+		return err
 	})
 	return url
+}
+
+// adminURLIn finds in the log of a process where its status page is.
+func adminURLIn(log *syncBuffer) (string, error) {
+	for line := range bytes.Lines(log.tail(1 << 20)) {
+		var entry struct{ Msg, URL string }
+		if json.Unmarshal(line, &entry) == nil && entry.Msg == "status page" {
+			return strings.TrimSuffix(entry.URL, "/"), nil
+		}
+	}
+	return "", errors.New("the log does not say where the status page is")
 }
 
 // shutdownPatience is what the program promises between SIGTERM and its end.

@@ -109,50 +109,62 @@ func eachLine(t *testing.T, text []byte, visit func(string)) {
 	}
 }
 
+// balance is the comparison of a topic with the truth.
+type balance struct {
+	records, events, letters int // of the feed; distinct ones in the topics
+	missing, wrong           int
+	doubled                  int // copies beyond the first
+}
+
+func (b balance) String() string {
+	return fmt.Sprintf("%d records of the feed, %d distinct events, %d dead letters, %d missing, %d wrong, %d doubled", b.records, b.events, b.letters, b.missing, b.wrong, b.doubled)
+}
+
 // compare demands every record of the truth in a topic, once, and nothing else.
-// With repeats allowed it counts them instead.
-func (e expected) compare(t *testing.T, f found, repeatsAllowed bool) (repeats int) {
+// With repeats allowed it only counts them.
+func (e expected) compare(t *testing.T, f found, repeatsAllowed bool) balance {
 	t.Helper()
-	missing, wrong := 0, 0
+	b := balance{records: len(e.keys) + len(e.rejects), events: len(f.events), letters: len(f.letters)}
 	complain := func(count *int, format string, arguments ...any) {
 		if *count++; *count <= 10 {
 			t.Errorf(format, arguments...)
+		}
+	}
+	count := func(what string, n int) {
+		for range n - 1 {
+			if b.doubled++; !repeatsAllowed && b.doubled <= 10 {
+				t.Errorf("%s is there %d times", what, n)
+			}
 		}
 	}
 	inLetters := map[string]bool{}
 	for letter, n := range f.letters {
 		id, known := e.ids[letter]
 		if !known {
-			complain(&wrong, "dead letter %s is of no item of the feed", letter)
+			complain(&b.wrong, "dead letter %s is of no item of the feed", letter)
 		}
-		if n > 1 && !repeatsAllowed {
-			complain(&wrong, "dead letter %s is there %d times", letter, n)
-		}
-		repeats += n - 1
+		count("dead letter "+letter, n)
 		inLetters[id] = true
 	}
 	for reject := range e.rejects {
 		if f.letters[reject] == 0 {
-			complain(&missing, "item %s without a Report ID is not in the dead-letter topic", reject)
+			complain(&b.missing, "item %s without a Report ID is not in the dead-letter topic", reject)
 		}
 	}
 	for id, key := range e.keys {
-		switch n := f.events[id]; {
-		case n == 0 && !inLetters[id]:
-			complain(&missing, "record %s is missing", id)
-		case n > 1 && !repeatsAllowed:
-			complain(&wrong, "record %s is there %d times", id, n)
-		case n > 0 && f.keys[id] != key:
-			complain(&wrong, "record %s has key %q, want %q", id, f.keys[id], key)
+		if f.events[id] == 0 && !inLetters[id] {
+			complain(&b.missing, "record %s is missing", id)
 		}
-		repeats += max(0, f.events[id]-1)
-	}
-	for id := range f.events {
-		if _, known := e.keys[id]; !known && !(e.edge[id] && f.events[id] == 1) {
-			complain(&wrong, "event %s is of no record of the feed between start and end", id)
+		if f.events[id] > 0 && f.keys[id] != key {
+			complain(&b.wrong, "record %s has key %q, want %q", id, f.keys[id], key)
 		}
 	}
-	t.Logf("%d records of the feed, %d distinct events, %d dead letters, %d missing, %d wrong, %d repeats",
-		len(e.keys)+len(e.rejects), len(f.events), len(f.letters), missing, wrong, repeats)
-	return repeats
+	for id, n := range f.events {
+		count("record "+id, n)
+		if _, known := e.keys[id]; !known && !e.edge[id] {
+			complain(&b.wrong, "event %s is of no record of the feed between start and end", id)
+		}
+	}
+	t.Log(b)
+	return b
 }

@@ -1,5 +1,6 @@
 """Reads a topic to its end as any Python consumer would, and prints one JSON
-line for each event: librdkafka, read_committed, Confluent's AvroDeserializer."""
+line for each event: librdkafka, read_committed, Confluent's AvroDeserializer.
+Without a registry the values are text, and are printed as they are."""
 
 import json
 import sys
@@ -10,7 +11,8 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 broker, registry, topic = sys.argv[1:]
-deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
+if registry:
+    deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
 consumer = Consumer({
     "bootstrap.servers": broker,
     "group.id": "e2e",
@@ -29,6 +31,9 @@ while len(at_end) < len(partitions):
             if message.error().code() != KafkaError._PARTITION_EOF:
                 sys.exit(str(message.error()))
             at_end.add(message.partition())
+            continue
+        if not registry:
+            print(json.dumps({"Key": message.key().decode(), "Value": message.value().decode()}))
             continue
         event = deserialize(message.value(), context)
         print(json.dumps({
