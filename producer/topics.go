@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,7 +230,9 @@ func (e *ensurer) names() []string {
 }
 
 func (e *ensurer) lookUp(ctx context.Context) (map[string]kafka.Topic, error) {
-	resp, err := e.client.Metadata(ctx, &kafka.MetadataRequest{Topics: e.names()})
+	resp, err := untilAnswered(ctx, func() (*kafka.MetadataResponse, error) {
+		return e.client.Metadata(ctx, &kafka.MetadataRequest{Topics: e.names()})
+	})
 	if err != nil {
 		return nil, kafkaconn.Explain(err, "look up topics at "+e.client.Addr.String())
 	}
@@ -238,6 +241,24 @@ func (e *ensurer) lookUp(ctx context.Context) (map[string]kafka.Topic, error) {
 		topics[t.Name] = t
 	}
 	return topics, nil
+}
+
+// answerPatience is for how long a request is made again that no broker answered:
+// longer than a cluster takes to give up a broker that stands still (9 s), though
+// that one may be asked first, for as long as a request may take (10 s).
+const answerPatience = 20 * time.Second
+
+// untilAnswered makes a request again while it runs out of time: one broker of many
+// that stands still is no reason not to start.
+func untilAnswered[Response any](ctx context.Context, ask func() (Response, error)) (Response, error) {
+	deadline := time.Now().Add(answerPatience)
+	for {
+		response, err := ask()
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() || ctx.Err() != nil || time.Now().After(deadline) {
+			return response, err
+		}
+	}
 }
 
 // missing returns the topics that do not exist, and refuses those that cannot
@@ -272,7 +293,7 @@ func (e *ensurer) create(ctx context.Context, missing []TopicSpec) error {
 		}
 		request.Topics = append(request.Topics, config)
 	}
-	resp, err := e.client.CreateTopics(ctx, request)
+	resp, err := untilAnswered(ctx, func() (*kafka.CreateTopicsResponse, error) { return e.client.CreateTopics(ctx, request) })
 	if err != nil {
 		return kafkaconn.Explain(err, "create topics")
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -278,6 +280,36 @@ func TestEnsureWaitsForCreatedTopics(t *testing.T) {
 	if unheard != 0 {
 		t.Errorf("%d answers too few were waited for", unheard)
 	}
+}
+
+// TestEnsureAsksAnotherBroker: one broker that stands still is no reason not to
+// start, for others answer.
+func TestEnsureAsksAnotherBroker(t *testing.T) {
+	client := clientOf(t, kafkaconn.Options{Brokers: startEmbedded(t, 1).Brokers()})
+	silent := silence{client.Transport, map[reflect.Type]int{}}
+	client.Transport = silent
+	if _, err := producer.Ensure(t.Context(), client, specs(), ensureOptions); err != nil {
+		t.Error(err)
+	}
+	for _, request := range []kafka.Request{&metadata.Request{}, &createtopics.Request{}, &describeconfigs.Request{}} {
+		if kind := reflect.TypeOf(request); silent.asked[kind] < 3 {
+			t.Errorf("%v was made %d times, want it made again", kind, silent.asked[kind])
+		}
+	}
+}
+
+// silence lets the first two requests of each kind run out of time.
+type silence struct {
+	kafka.RoundTripper
+	asked map[reflect.Type]int
+}
+
+func (s silence) RoundTrip(ctx context.Context, address net.Addr, request kafka.Request) (kafka.Response, error) {
+	kind := reflect.TypeOf(request)
+	if s.asked[kind]++; s.asked[kind] <= 2 {
+		return nil, os.ErrDeadlineExceeded
+	}
+	return s.RoundTripper.RoundTrip(ctx, address, request)
 }
 
 // TestEnsureDemandsToSeeSettings: what promises rest on is not taken on trust.
