@@ -37,8 +37,8 @@ var mutants = []mutant{
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
-	committed, err := s.committedIn(restored, batch)
-`, `	restored, committed, err := s.restored, []*window(nil), error(nil)
+	lived, err := s.committedIn(restored, batch)
+`, `	restored, lived, err := s.restored, []*window(nil), error(nil)
 `},
 		},
 		guard: daemon, run: simulation, flags: seeds,
@@ -232,6 +232,20 @@ var mutants = []mutant{
 			{"offsets/restore.go", "case c.valid && p.Counter <= c.counter:", "case false:"},
 		},
 		guard: "./offsets", run: "TestRestoreRefuses",
+	},
+	{
+		name: "another writer of the offsets topic overlooked",
+		edits: []edit{
+			{"internal/daemon/commit.go", "case first == want || first == producer.UnknownOffset || want == producer.UnknownOffset:", "case first >= 0 || want >= 0:"},
+		},
+		guard: daemon, run: "^TestStrangerInTheOffsetsTopic$",
+	},
+	{
+		name: "a position believed without its receipt",
+		edits: []edit{
+			{"offsets/vouch.go", "		s.Refused = r.options.refuseUnvouched(s)\n", "		continue\n"},
+		},
+		guard: "./offsets", run: "^TestPositionsNeedTheirReceipt$",
 	},
 }
 
