@@ -134,11 +134,14 @@ func (o *owner) takePositions() {
 }
 
 func (o *owner) rebuild() (*offsets.Seen, error) {
-	seen, result, err := offsets.RestoreSeen(o.t.Context(), o.reader, offsets.SeenOptions{Topic: "ids", Partition: shard, Positions: slices.Collect(maps.Values(o.positions))})
-	if err == nil && (len(result.Refused) > 0 || result.Cut != nil) {
-		return nil, fmt.Errorf("rebuilt with %+v", result)
+	results, err := offsets.RestoreSeen(o.t.Context(), o.reader, offsets.SeenOptions{Topic: "ids", Partition: shard, Positions: slices.Collect(maps.Values(o.positions))})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(results[0].Refused) > 0 || results[0].Cut != nil:
+		return nil, fmt.Errorf("rebuilt with %+v", results[0])
 	}
-	return seen, err
+	return results[0].Seen, nil
 }
 
 // commit publishes a window of n records, most of which came before, and either

@@ -19,8 +19,10 @@ type SeenOptions struct {
 	Mode      Mode
 }
 
-// SeenRestore tells how a set was rebuilt.
+// SeenRestore is a set, and how it was rebuilt.
 type SeenRestore struct {
+	Seen *Seen
+
 	From    int64 // offset of the first record that was read
 	Chunks  int
 	IDs     int // read from the chunks; the set holds as many or less
@@ -38,26 +40,51 @@ type JournalCut struct {
 	Before   time.Time // when the oldest commit that is left was made; zero: none is left
 }
 
-// RestoreSeen rebuilds the set of a credential group from the ID journal. Its error
-// says that the journal cannot be read to its end; what concerns one source is a
-// refusal of that source.
-func RestoreSeen(ctx context.Context, r Reader, o SeenOptions) (*Seen, SeenRestore, error) {
-	bounds, err := r.Bounds(ctx, o.Topic, o.Partition)
+// RestoreSeen rebuilds the sets of the credential groups of one shard from its ID
+// journal, each set in the place of its options. The journal is read once for all:
+// a shard may have a hundred groups, and each of them wants nearly all of it. The
+// error says that the journal cannot be read to its end; what concerns one source
+// is a refusal of that source.
+func RestoreSeen(ctx context.Context, r Reader, groups ...SeenOptions) ([]SeenRestore, error) {
+	if len(groups) == 0 {
+		return nil, nil
+	}
+	topic, partition := groups[0].Topic, groups[0].Partition
+	bounds, err := r.Bounds(ctx, topic, partition)
 	if err != nil {
-		return nil, SeenRestore{}, fmt.Errorf("rebuild the set of published IDs: bounds of %s-%d: %w", o.Topic, o.Partition, err)
+		return nil, fmt.Errorf("rebuild the set of published IDs: bounds of %s-%d: %w", topic, partition, err)
 	}
-	replay := newReplay(o, bounds)
-	if err := readSettled(ctx, r, o.Topic, o.Partition, bounds, replay.result.From, replay.record); err != nil {
-		return nil, SeenRestore{}, fmt.Errorf("rebuild the set of published IDs: %w", err)
+	replays := make([]*replay, len(groups))
+	from := bounds.LastStable
+	for i, o := range groups {
+		if o.Topic != topic || o.Partition != partition {
+			panic("offsets: RestoreSeen of several shards")
+		}
+		replays[i] = newReplay(o, bounds)
+		from = min(from, replays[i].result.From)
 	}
-	replay.finish()
-	return replay.seen, replay.result, nil
+	err = readSettled(ctx, r, topic, partition, bounds, from, func(record committed.Record) error {
+		for _, replay := range replays {
+			if record.Offset >= replay.result.From {
+				replay.record(record)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rebuild the set of published IDs: %w", err)
+	}
+	results := make([]SeenRestore, len(replays))
+	for i, replay := range replays {
+		replay.finish()
+		results[i] = replay.result
+	}
+	return results, nil
 }
 
 // replay takes the journal in, record by record.
 type replay struct {
 	options  SeenOptions
-	seen     *Seen
 	result   SeenRestore
 	progress map[string]*journalProgress // by key
 }
@@ -74,7 +101,7 @@ type journalProgress struct {
 
 func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 	from := bounds.LastStable
-	r := &replay{options: o, seen: NewSeen(bounds.LastStable), progress: map[string]*journalProgress{}}
+	r := &replay{options: o, result: SeenRestore{Seen: NewSeen(bounds.LastStable)}, progress: map[string]*journalProgress{}}
 	for _, p := range o.Positions {
 		progress := &journalProgress{source: p.Source, counter: p.Counter, from: p.JournalFrom}
 		r.progress[string(p.Source)] = progress
@@ -101,22 +128,22 @@ func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 }
 
 // record takes in one record. Those of other groups, and of nobody, are passed over.
-func (r *replay) record(record committed.Record) error {
+func (r *replay) record(record committed.Record) {
 	if cut := r.result.Cut; cut != nil && cut.Before.IsZero() {
 		r.cutAt(record.Timestamp)
 	}
 	progress, ours := r.progress[string(record.Key)]
 	if !ours || record.Offset < progress.from {
-		return nil
+		return
 	}
 	chunk, err := DecodeChunk(record.Value)
 	if err != nil {
 		r.refuse(progress, record.Offset, refuseChunk(progress.source, record.Offset, err))
-		return nil
+		return
 	}
 	if chunk.Counter > progress.counter && r.options.Mode == AtLeastOnce {
 		r.result.Ahead++
-		return nil
+		return
 	}
 	if r.options.Mode == ExactlyOnce {
 		if refusal := progress.check(chunk, record.Offset); refusal != nil {
@@ -127,8 +154,7 @@ func (r *replay) record(record committed.Record) error {
 	progress.last.entries = nil
 	r.result.Chunks++
 	r.result.IDs += chunk.Len()
-	r.seen.load(chunk, record.Offset, r.options.Horizon)
-	return nil
+	r.result.Seen.load(chunk, record.Offset, r.options.Horizon)
 }
 
 // cutAt judges a cut by the time of the oldest commit that is left. A window ends

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -39,11 +40,11 @@ func seenOptions(positions ...Position) SeenOptions {
 
 func restoreSeen(t testing.TB, l *memoryLog, o SeenOptions) (*Seen, SeenRestore) {
 	t.Helper()
-	s, result, err := RestoreSeen(context.Background(), l, o)
+	results, err := RestoreSeen(context.Background(), l, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, result
+	return results[0].Seen, results[0]
 }
 
 // has returns which of the numbered IDs below n the set knows.
@@ -274,20 +275,54 @@ func TestRestoreSeenAtLeastOnceTrustsOnlyThePosition(t *testing.T) {
 	}
 }
 
+// TestRestoreSeenOfManyGroups: many groups get what each of them gets alone, from
+// one reading of the journal.
+func TestRestoreSeenOfManyGroups(t *testing.T) {
+	l := newLog()
+	acme, beta := NewSeen(0), NewSeen(0)
+	for i := range 3 {
+		commitWindow(t, l, acme, window(i, schemaA), 3*i, 3*i+1)
+		commitWindow(t, l, beta, ofSource(window(i, schemaA), "beta"), 3*i+1, 3*i+2)
+	}
+	groups := []SeenOptions{seenOptions(journalPosition("acme", 3, 0)), seenOptions(), seenOptions(journalPosition("beta", 3, 3)), seenOptions(journalPosition("beta", 2, 0))}
+	l.reads = nil
+	together, err := RestoreSeen(context.Background(), l, groups...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"ids/1[0,12)"}; !slices.Equal(l.reads, want) {
+		t.Errorf("the journal was read as %v, want %v", l.reads, want)
+	}
+	for i, o := range groups {
+		seen, alone := restoreSeen(t, l, o)
+		if got, want := has(together[i].Seen, 10), has(seen, 10); !slices.Equal(got, want) {
+			t.Errorf("group %d has %v among others, and %v alone", i, got, want)
+		}
+		got, want := together[i], alone
+		got.Seen, want.Seen = nil, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("group %d is restored as %+v among others, and as %+v alone", i, got, want)
+		}
+	}
+	if len(has(together[0].Seen, 10)) == 0 || len(together[3].Refused) != 1 {
+		t.Errorf("the groups prove nothing: %+v", together)
+	}
+}
+
 func TestRestoreSeenPassesErrorsOn(t *testing.T) {
 	broken := errors.New("broken pipe")
 	for _, where := range []string{"bounds of ids", "read of ids"} {
 		l := newLog()
 		commitWindow(t, l, NewSeen(0), window(0, schemaA), 1)
 		l.fail[where] = broken
-		if s, _, err := RestoreSeen(context.Background(), l, seenOptions(journalPosition("acme", 1, 0))); !errors.Is(err, broken) || s != nil {
+		if results, err := RestoreSeen(context.Background(), l, seenOptions(journalPosition("acme", 1, 0))); !errors.Is(err, broken) || results != nil {
 			t.Errorf("%s: got %v", where, err)
 		}
 	}
 	l := newLog()
 	l.partition("ids", 1).bounds = committed.Bounds{LastStable: 2, HighWatermark: 3}
 	var hanging *HangingTransaction
-	if _, _, err := RestoreSeen(context.Background(), l, seenOptions(journalPosition("acme", 1, 0))); !errors.As(err, &hanging) {
+	if _, err := RestoreSeen(context.Background(), l, seenOptions(journalPosition("acme", 1, 0))); !errors.As(err, &hanging) {
 		t.Errorf("got %v, want a hanging transaction", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -200,18 +201,33 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 	return err
 }
 
-// openLanes rebuilds the sets of IDs and makes a lane for each credential group.
+// openLanes rebuilds the sets of IDs, in one reading of the journal, and makes a
+// lane for each credential group.
 func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, error) {
 	groups := map[string][]*source{}
 	for _, src := range sources {
 		groups[src.config.Group()] = append(groups[src.config.Group()], src)
 	}
-	var lanes []*lane
-	for group, members := range groups {
-		if !slices.ContainsFunc(members, func(src *source) bool { return !src.halted() }) {
-			continue
+	maps.DeleteFunc(groups, func(_ string, members []*source) bool {
+		return !slices.ContainsFunc(members, func(src *source) bool { return !src.halted() })
+	})
+	names := slices.Sorted(maps.Keys(groups))
+	var wanted []offsets.SeenOptions
+	for _, group := range names {
+		wanted = append(wanted, s.resume(group, groups[group]))
+	}
+	restored, err := offsets.RestoreSeen(ctx, s.daemon.reader, wanted...)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(restored, func(r offsets.SeenRestore) bool { return len(r.Refused) > 0 }) {
+		if err := s.prove(ctx); err != nil {
+			return nil, err
 		}
-		l, err := s.openLane(ctx, group, members)
+	}
+	var lanes []*lane
+	for i, group := range names {
+		l, err := s.openLane(group, groups[group], restored[i])
 		if err != nil {
 			for _, opened := range lanes {
 				opened.abandon()
@@ -223,7 +239,9 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 	return lanes, nil
 }
 
-func (s *shard) openLane(ctx context.Context, group string, sources []*source) (*lane, error) {
+// resume lets a credential group's sources plan on from their positions, and says
+// which part of the ID journal the group needs.
+func (s *shard) resume(group string, sources []*source) offsets.SeenOptions {
 	options := offsets.SeenOptions{Topic: s.daemon.config.Kafka.Topics.IDs, Partition: s.index, Mode: s.daemon.mode()}
 	if slices.ContainsFunc(sources, func(src *source) bool { return src.overtakenBy(s.positions[src.name]) }) {
 		s.daemon.forgetBudget(group, sources)
@@ -238,21 +256,17 @@ func (s *shard) openLane(ctx context.Context, group string, sources []*source) (
 		}
 	}
 	options.Horizon = horizon(sources)
-	seen, result, err := offsets.RestoreSeen(ctx, s.daemon.reader, options)
-	if err != nil {
-		return nil, err
-	}
+	return options
+}
+
+func (s *shard) openLane(group string, sources []*source, restored offsets.SeenRestore) (_ *lane, err error) {
+	seen := restored.Seen
 	s.log.Info("published IDs rebuilt", zap.String("group", group), zap.Int("ids", seen.Len()), zap.Int64("bytes", seen.Bytes()))
-	if cut := result.Cut; cut != nil {
+	if cut := restored.Cut; cut != nil {
 		s.log.Error("retention cut the ID journal: records that the feed still returns may be published again",
 			zap.String("group", group), zap.Int64("wanted_offset", cut.Wanted), zap.Int64("first_offset", cut.LogStart))
 	}
-	if len(result.Refused) > 0 {
-		if err := s.prove(ctx); err != nil {
-			return nil, err
-		}
-	}
-	for _, refusal := range result.Refused {
+	for _, refusal := range restored.Refused {
 		for _, src := range sources {
 			if src.name == refusal.Source {
 				src.refuse(refusal)
