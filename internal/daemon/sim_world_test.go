@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -111,6 +112,9 @@ func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
 	}
 	o.Records.Burst = 0 // a hundred records at once cost time and prove nothing here
 	o.Answers.StallFor = time.Minute
+	if slices.Contains(s.quirks, "paging") {
+		o.Answers.MaxFloor, o.Answers.MaxCeiling = 1, 6 // so that small windows have several pages
+	}
 	o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 0, 0
 	if s.limits {
 		o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = simInitial, simPages
