@@ -161,6 +161,9 @@ func (s *shard) commit(ctx context.Context, batch []*window) (producer.MustResto
 		s.adopt(batch, next, result.BaseOffset(producer.IDs), began)
 		return producer.MustRestore{}, s.demandAlone(ctx, result.BaseOffset(producer.Positions), len(batch))
 	case producer.MustRestore:
+		if ctx.Err() != nil {
+			return producer.MustRestore{}, ctx.Err() // the shard is given up: the next owner reads the log
+		}
 		s.log.Warn("commit of unknown outcome, reading the log", zap.Int("windows", len(batch)), zap.Error(result.Cause))
 		s.daemon.board.UpdateShard(s.index, func(b *status.Shard) { b.Aborts, b.Reason = b.Aborts+1, result.Cause.Error() })
 		return result, s.recover(ctx, batch, next, began)

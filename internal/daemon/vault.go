@@ -35,14 +35,6 @@ type vault struct {
 	seed   string // hash of the refresh token file as Load saw it
 }
 
-// kept is what is sealed.
-type kept struct {
-	// Seed tells which content of the refresh token file the tokens go back to.
-	// Another content means that a person has authorised anew.
-	Seed   string          `json:"seed_sha256"`
-	Tokens json.RawMessage `json:"tokens"`
-}
-
 func (d *Daemon) newVault(credential *config.Credential) (*vault, error) {
 	key, err := credential.TokenKey.Read()
 	if err != nil {
@@ -66,7 +58,7 @@ func (v *vault) Entrance() string { return v.credential.RefreshToken.String() }
 
 // Remedy implements [poller.TokenVault].
 func (v *vault) Remedy() string {
-	return fmt.Sprintf("write a refresh token to %s, and the key that all members share to %s; no restart is needed for the former", v.Entrance(), v.credential.TokenKey)
+	return fmt.Sprintf("write a refresh token to %s, and the key that all members share to %s; no restart is needed for the former. If that key is lost, authorise anew: another refresh token begins again", v.Entrance(), v.credential.TokenKey)
 }
 
 // NeedsPerson implements [poller.TokenVault].
@@ -76,25 +68,27 @@ func (v *vault) NeedsPerson(err error) bool { return !errors.Is(err, poller.ErrV
 // does not own it can prepare nothing and save nothing.
 func (v *vault) Lock(context.Context) (unlock func(), err error) { return func() {}, nil }
 
-// Load implements [poller.TokenVault].
+// Load implements [poller.TokenVault]. Another content of the refresh token file
+// than the one that the tokens go back to means that a person has authorised anew;
+// then it does not matter what lies sealed, nor with which key.
 func (v *vault) Load() ([]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.shard == nil {
 		return nil, v.away()
 	}
-	var found kept
+	var record offsets.Credential
 	if v.record != nil {
 		var err error
-		if found, err = v.open(); err != nil {
+		if record, err = offsets.DecodeCredential(v.credential.Name, v.record); err != nil {
 			return nil, err
 		}
 	}
 	seed, err := v.credential.RefreshToken.Read()
 	switch {
-	case v.record != nil && (err != nil || found.Seed == hashOf(seed)):
-		v.seed = found.Seed
-		return found.Tokens, nil
+	case v.record != nil && (err != nil || record.Seed == hashOf(seed)):
+		v.seed = record.Seed
+		return v.sealer.Open(record.Sealed)
 	case err != nil:
 		return nil, err
 	}
@@ -105,21 +99,6 @@ func (v *vault) Load() ([]byte, error) {
 func hashOf(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16])
-}
-
-func (v *vault) open() (found kept, err error) {
-	sealed, err := offsets.DecodeCredential(v.credential.Name, v.record)
-	if err != nil {
-		return kept{}, err
-	}
-	content, err := v.sealer.Open(sealed)
-	if err != nil {
-		return kept{}, err
-	}
-	if json.Unmarshal(content, &found) != nil {
-		return kept{}, errors.New("what is sealed is not the JSON that cdrbus writes")
-	}
-	return found, nil
 }
 
 func (v *vault) away() error {
@@ -146,11 +125,7 @@ type tokenSaving struct {
 // Save implements [poller.TokenSaving].
 func (s tokenSaving) Save(_ context.Context, content []byte) error {
 	v := s.vault
-	secret, err := json.Marshal(kept{Seed: s.seed, Tokens: content})
-	if err != nil {
-		return fmt.Errorf("encode tokens: %w", err)
-	}
-	record, err := offsets.EncodeCredential(v.credential.Name, v.sealer.Seal(secret))
+	record, err := offsets.EncodeCredential(v.credential.Name, s.seed, v.sealer.Seal(content))
 	if err != nil {
 		return err
 	}
@@ -257,7 +232,7 @@ func (s *shard) tryCredential(ctx context.Context, c *credentialCommit) (first i
 
 // lastCredentialsGrace is how long tokens may take to arrive when a shard is given
 // up: a refresh that is under way may take its own grace, and then the commit.
-const lastCredentialsGrace = 8 * time.Second
+const lastCredentialsGrace = 6 * time.Second
 
 // commitLastCredentials commits the tokens whose refresh was under way when ctx
 // ended: they may be the only ones that are still good. It ends with the lanes.

@@ -112,7 +112,6 @@ func TestTokensInKafkaBeginAnew(t *testing.T) {
 		time.Sleep(time.Hour)
 		f.leave(m)
 
-		good := f.config.Credentials[0].TokenKey
 		wrong := filepath.Join(f.folder, "wrong")
 		if err := os.WriteFile(wrong, []byte(strings.Repeat("w", 44)), 0o600); err != nil {
 			t.Fatal(err)
@@ -126,13 +125,13 @@ func TestTokensInKafkaBeginAnew(t *testing.T) {
 		}
 		f.leave(m)
 
-		f.config.Credentials[0].TokenKey = good
+		// Another refresh token helps whoever has lost the key, too.
 		if err := os.WriteFile(f.config.Credentials[0].RefreshToken.Path(), []byte("not a token"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		m = f.join(0)
 		time.Sleep(30 * time.Minute)
-		if source := m.board.Snapshot().Sources[0]; !strings.Contains(source.Reason, "refresh token of credential org-000") && !strings.Contains(source.Token.Warning, "renewing") {
+		if source := m.board.Snapshot().Sources[0]; !strings.Contains(source.Reason, "refresh token of credential org-000") {
 			t.Errorf("a new refresh token was not tried: %s %s %s", source.State, source.Reason, source.Token.Warning)
 		}
 		f.leave(m)

@@ -100,7 +100,7 @@ const (
 	coordinatorTimeout = 5 * time.Second
 	// leavePatience bounds the farewell. kafka-go's Close may hang; whoever does
 	// not say goodbye is missed after the session time-out.
-	leavePatience = 3 * time.Second
+	leavePatience = 2 * time.Second
 )
 
 // Run implements Owner. At the end it gives all shards up first and leaves the
