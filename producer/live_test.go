@@ -316,6 +316,37 @@ func TestLiveFencing(t *testing.T) {
 	})
 }
 
+// TestLiveProve: ownership is proven before and after a commit, and not after
+// somebody else took over, who is not disturbed by the question.
+func TestLiveProve(t *testing.T) {
+	onEveryCluster(t, func(l *live) {
+		first := l.takeOver(l.client, l.options())
+		for n := range 2 {
+			if err := first.Prove(l.t.Context()); err != nil {
+				l.t.Fatalf("with %d windows committed: %v", n, err)
+			}
+			if n == 0 {
+				first.Restored()
+			}
+			if result, ok := first.Commit(l.t.Context(), window(l.t, l.layout, n+1)).(Committed); !ok {
+				l.t.Fatalf("window %d is not committed: %v", n+1, result)
+			}
+		}
+		second := l.takeOver(l.client, l.options())
+		if err := first.Prove(l.t.Context()); err == nil {
+			l.t.Error("the former owner proves that it owns the shard")
+		}
+		if !l.real {
+			return // kfake gives the former owner an epoch, and fences the new one
+		}
+		second.Restored()
+		if result, ok := second.Commit(l.t.Context(), window(l.t, l.layout, 3)).(Committed); !ok {
+			l.t.Errorf("the new owner cannot commit: %v", result)
+		}
+		l.check(3)
+	})
+}
+
 func TestLiveAtLeastOnce(t *testing.T) {
 	onEveryCluster(t, func(l *live) {
 		o := l.options()
