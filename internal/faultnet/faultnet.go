@@ -97,7 +97,7 @@ func New(options Options) *Network {
 }
 
 // Close cuts every connection, forgets the copies that are still on their way and
-// returns when no goroutine of the network is left.
+// returns when no goroutine of the network is left: callbacks must return too.
 func (n *Network) Close() {
 	n.mu.Lock()
 	n.closed = true
