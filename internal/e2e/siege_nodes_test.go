@@ -27,7 +27,7 @@ func TestSiegeNodes(t *testing.T) {
 	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
 		cluster := kafkatest.Start(t, kafkatest.Options{Version: version, Brokers: 3})
 		s := startNodeSiege(t, "nodes", cluster)
-		kinds := []func(){s.killBroker, s.stopBroker, s.restartAll, s.moveLeaders, s.moveCoordinators, s.stopProgram, s.killTwo}
+		kinds := []func(){s.killBroker, s.stopBroker, s.restartAll, s.moveLeaders, s.moveCoordinators, s.stopProgram, s.startProgram, s.killTwo}
 		for range *bouncesFlag {
 			for _, i := range rand.Perm(len(kinds)) {
 				kinds[i]()
@@ -65,13 +65,19 @@ func startNodeSiege(t *testing.T, name string, cluster *kafkatest.Cluster) *node
 	o.kafka = fmt.Sprintf("  transaction_timeout: %s\n  replication_factor: 3", transactionTimeout)
 	o.admin = "127.0.0.1:0"
 	s := &nodeSiege{siege: startSiege(t, name, cluster, cluster.Bootstrap(), o), admin: cluster.AdminClient(t)}
+	s.launch()
+	s.progress("start")
+	return s
+}
+
+// launch starts the program.
+func (s *nodeSiege) launch() {
+	s.t.Helper()
 	s.program = s.startRun()
-	kafkatest.Eventually(t, 10*time.Second, "cdrbus says where its status page is", func() (err error) {
+	kafkatest.Eventually(s.t, 10*time.Second, "cdrbus says where its status page is", func() (err error) {
 		s.page, err = adminURLIn(s.program.log)
 		return err
 	})
-	s.progress("start")
-	return s
 }
 
 // blow strikes, and demands progress after it.
@@ -184,6 +190,17 @@ func (s *nodeSiege) stopProgram() {
 		}
 		s.program.thaw()
 	})
+}
+
+// startProgram ends the program, and starts it while a broker stands still.
+func (s *nodeSiege) startProgram() {
+	broker := s.victim()
+	s.terminate(s.program)
+	s.blow("program started with a broker stopped", func() {
+		s.must(broker.Signal(syscall.SIGSTOP))
+		s.launch()
+	})
+	s.blow("broker goes on", func() { s.must(broker.Signal(syscall.SIGCONT)) })
 }
 
 // freezeInTransaction stops the program again and again, until it happens to have a
