@@ -186,11 +186,11 @@ func (s *siege) pauses(receipts map[cdr.SourceName][]offsets.Receipt) string {
 	slices.SortFunc(commits, time.Time.Compare)
 	longest := map[string]time.Duration{}
 	for i, b := range s.blows {
-		end := s.relief
+		next := s.relief
 		if i+1 < len(s.blows) {
-			end = s.blows[i+1].at
+			next = s.blows[i+1].at
 		}
-		longest[b.class()] = max(longest[b.class()], longestGap(commits, b.at, end))
+		longest[b.class()] = max(longest[b.class()], longestGap(commits, b.at, next))
 	}
 	var parts []string
 	for _, kind := range slices.Sorted(maps.Keys(longest)) {
@@ -200,11 +200,11 @@ func (s *siege) pauses(receipts map[cdr.SourceName][]offsets.Receipt) string {
 }
 
 // longestGap returns the longest time between two commits of which the second
-// comes after a blow, and the first before its end. Commits are in order of time.
-func longestGap(commits []time.Time, blow, end time.Time) time.Duration {
+// comes after a blow, and before the next one. Commits are in order of time.
+func longestGap(commits []time.Time, blow, next time.Time) time.Duration {
 	var longest time.Duration
 	for i := 1; i < len(commits); i++ {
-		if commits[i].After(blow) && commits[i-1].Before(end) {
+		if commits[i].After(blow) && !commits[i].After(next) {
 			longest = max(longest, commits[i].Sub(commits[i-1]))
 		}
 	}
