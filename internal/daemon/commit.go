@@ -95,45 +95,54 @@ func (s *shard) commitAll(ctx context.Context, group []*window) error {
 	pause := newBackoff(100*time.Millisecond, 5*time.Second)
 	solitaryFailures := 0
 	for batches := [][]*window{group}; len(batches) > 0; {
-		batch := batches[0]
-		failure, err := s.commit(ctx, batch)
+		failure, err := s.commit(ctx, batches[0])
 		if err != nil {
 			return err
 		}
 		if failure.Blame == producer.BlameSettings && !s.daemon.everCommitted.Load() {
 			return &fatalError{fmt.Errorf("commit to shard %d: %w", s.index, failure.Cause)}
 		}
-		undone := slices.DeleteFunc(slices.Clone(batch), func(w *window) bool { return w.concluded })
-		rest := batches[1:]
-		switch {
-		case len(undone) == 0:
-			batches, solitaryFailures = rest, 0
-			continue
-		case failure.Blame == producer.BlameData && len(undone) > 1:
-			batches = append(slices.Collect(slices.Chunk(undone, 1)), rest...)
-		case failure.Blame == producer.BlameData:
-			if solitaryFailures++; solitaryFailures == maxSolitaryFailures {
-				s.conclude(undone[0], verdict{err: fmt.Errorf("%w: %d commits failed, the last one: %w", errParked, solitaryFailures, failure.Cause)})
-				batches, solitaryFailures = rest, 0
-				continue
+		undone := slices.DeleteFunc(slices.Clone(batches[0]), func(w *window) bool { return w.concluded })
+		if len(undone) == 1 {
+			if final := spoilt(undone[0], failure); final != nil {
+				if solitaryFailures++; solitaryFailures == maxSolitaryFailures {
+					s.conclude(undone[0], verdict{err: final})
+					undone = nil
+				}
 			}
-			batches = append([][]*window{undone}, rest...)
-		case failure.Blame == producer.BlameTime && len(undone) > 1:
-			middle := len(undone) / 2
-			batches = append([][]*window{undone[:middle], undone[middle:]}, rest...)
-		case failure.Blame == producer.BlameTime && undone[0].bytes() > leastHalvedBytes:
-			if solitaryFailures++; solitaryFailures == maxSolitaryFailures {
-				s.conclude(undone[0], verdict{err: fmt.Errorf("%w to be committed in time: %w", cdr.ErrWindowTooLarge, failure.Cause)})
-				batches, solitaryFailures = rest, 0
-				continue
-			}
-			batches = append([][]*window{undone}, rest...)
-		default:
-			batches = append([][]*window{undone}, rest...)
 		}
+		if len(undone) == 0 {
+			batches, solitaryFailures = batches[1:], 0
+			continue
+		}
+		batches = append(regrouped(undone, failure.Blame), batches[1:]...)
 		if err := pause.wait(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// regrouped says in which groups windows are tried again whose commit failed.
+func regrouped(undone []*window, blame producer.Blame) [][]*window {
+	switch middle := len(undone) / 2; {
+	case middle == 0:
+	case blame == producer.BlameData:
+		return slices.Collect(slices.Chunk(undone, 1))
+	case blame == producer.BlameTime:
+		return [][]*window{undone[:middle], undone[middle:]}
+	}
+	return [][]*window{undone}
+}
+
+// spoilt returns the verdict on a window whose commits keep failing so although it
+// is alone; nil if it is not to blame and is tried for ever.
+func spoilt(w *window, failure producer.MustRestore) error {
+	switch {
+	case failure.Blame == producer.BlameData:
+		return fmt.Errorf("%w: %d commits failed, the last one: %w", errParked, maxSolitaryFailures, failure.Cause)
+	case failure.Blame == producer.BlameTime && w.bytes() > leastHalvedBytes:
+		return fmt.Errorf("%w to be committed in time: %w", cdr.ErrWindowTooLarge, failure.Cause)
 	}
 	return nil
 }
