@@ -258,6 +258,7 @@ func untilAnswered[Response any](ctx context.Context, ask func() (Response, erro
 		if !errors.As(err, &timeout) || !timeout.Timeout() || ctx.Err() != nil || time.Now().After(deadline) {
 			return response, err
 		}
+		sleep(ctx, largestBackoff)
 	}
 }
 
