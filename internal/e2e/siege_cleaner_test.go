@@ -2,9 +2,10 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/kafkatest"
@@ -12,36 +13,28 @@ import (
 )
 
 // TestSiegeCleaner lets the cleaner compact the positions while the program runs
-// and is killed: segments of a second, cleaned as soon as one is full. Restores
-// then read a log with holes, empty batches, and markers whose data is gone.
+// and is killed: segments of a second, cleaned as soon as one is full. Half of the
+// lives end when all but the commit itself is in the log, so restores read a log
+// with holes, empty batches, and abort markers whose data is gone.
 func TestSiegeCleaner(t *testing.T) {
 	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
-		cluster := kafkatest.Start(t, kafkatest.Options{Version: version, Properties: map[string]string{"log.cleaner.backoff.ms": "200"}})
-		cluster.CreateTopic(t, "webex.cdr.offsets", shards, map[string]string{
+		s := startProcessSiege(t, "cleaner", kafkatest.Options{Version: version, Properties: map[string]string{"log.cleaner.backoff.ms": "200"}})
+		s.cluster.CreateTopic(t, "webex.cdr.offsets", shards, map[string]string{
 			"cleanup.policy": "compact", "segment.ms": "1000", "min.cleanable.dirty.ratio": "0.001",
 			"max.compaction.lag.ms": "500", "delete.retention.ms": fmt.Sprint((7 * 24 * time.Hour).Milliseconds()),
 		})
-		s := startSiege(t, "cleaner", cluster, cluster.Bootstrap(), siegeFeed())
-		s.killAtRandom(*killsFlag / 2)
-		s.awaitHoles()
-		s.killAtRandom(*killsFlag / 2)
+		for life := range *killsFlag {
+			if life == *killsFlag/2 {
+				s.awaitHoles()
+			}
+			if life%2 == 0 {
+				s.life(point{kmsg.EndTxn, unsent})
+			} else {
+				s.life(point{})
+			}
+		}
 		s.settle()
 	})
-}
-
-// killAtRandom starts the program and kills it, so many times.
-func (s *siege) killAtRandom(times int) {
-	s.t.Helper()
-	for range times {
-		p := s.startRun()
-		select {
-		case <-p.ended:
-		case <-time.After(200*time.Millisecond + rand.N(1300*time.Millisecond)):
-		}
-		s.alive(p)
-		s.strike("killed at random")
-		p.kill()
-	}
 }
 
 // awaitHoles lets the program run until most of the positions that it ever

@@ -27,7 +27,7 @@ var (
 // connections, and delivers requests twice, or when nobody waits any more.
 func TestSiegeProcess(t *testing.T) {
 	kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
-		s := startProcessSiege(t, version)
+		s := startProcessSiege(t, "process", kafkatest.Options{Version: version})
 		freezes, every := 0, max(1, *killsFlag/max(1, *freezesFlag))
 		for life := range *killsFlag {
 			s.life(s.point(life))
@@ -75,20 +75,21 @@ type ghost struct {
 	thawAt  time.Time
 }
 
-func startProcessSiege(t *testing.T, version string) *processSiege {
+func startProcessSiege(t *testing.T, name string, options kafkatest.Options) *processSiege {
 	t.Helper()
 	s := &processSiege{}
 	s.network = faultnet.New(faultnet.Options{Decide: s.decide()})
-	cluster := kafkatest.Start(t, kafkatest.Options{Version: version, Advertise: func(_ int, address string) string {
+	options.Advertise = func(_ int, address string) string {
 		entrance, err := s.network.Listen("127.0.0.1:0", address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return entrance.String()
-	}})
+	}
+	cluster := kafkatest.Start(t, options)
 	o := siegeFeed()
 	o.kafka = fmt.Sprintf("  transaction_timeout: %s", transactionTimeout)
-	s.siege = startSiege(t, "process", cluster, cluster.Bootstrap(), o)
+	s.siege = startSiege(t, name, cluster, cluster.Bootstrap(), o)
 	t.Cleanup(s.network.Close) // before the broker ends; after the processes
 	return s
 }
