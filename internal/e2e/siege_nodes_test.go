@@ -103,8 +103,9 @@ func (s *nodeSiege) progress(after string) {
 		if err != nil {
 			return err
 		}
-		if len(view.Sources) < len(s.sources) {
-			return errors.New("the program does not know its sources yet")
+		unknown := func(source status.SourceView) bool { return source.Counter == 0 }
+		if len(view.Sources) < len(s.sources) || slices.ContainsFunc(view.Sources, unknown) {
+			return errors.New("the program does not know its sources' positions yet")
 		}
 		if len(before) == 0 {
 			for _, source := range view.Sources {
