@@ -154,9 +154,13 @@ func (s *Shard) demand(call string, states ...state) {
 	panic(fmt.Sprintf("producer: %s of shard %d, which is %s", call, s.options.Partition, s.state))
 }
 
+// leastTakeOverPatience is longer than a coordinator waits for a broker that stands
+// still (its request.timeout.ms, 30 s) before the former owner's transaction can end.
+const leastTakeOverPatience = time.Minute
+
 // TakeOver makes this process the owner of a shard: protocol A.
 //
-// It retries for as long as ctx allows, at most one transaction timeout. Its
+// It retries for as long as ctx allows, at most one transaction timeout or a minute. Its
 // error wraps a [*Failure] that says whether a person has to act. Only after it
 // returned may the caller read the shard's positions, and then calls
 // [Shard.Restored]: read before, they could still change.
@@ -166,7 +170,7 @@ func TakeOver(ctx context.Context, client *kafka.Client, options ShardOptions) (
 		return nil, fmt.Errorf("take over shard %d: %w", options.Partition, err)
 	}
 	s := newShard(client, options)
-	ctx, cancel := context.WithTimeoutCause(ctx, options.TransactionTimeout, errOutOfTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, max(options.TransactionTimeout, leastTakeOverPatience), errOutOfTime)
 	defer cancel()
 
 	// 1. Whoever owned the transactional.id is fenced, and a transaction it left
