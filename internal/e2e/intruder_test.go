@@ -35,6 +35,7 @@ func TestTwoDeploymentsRealKafka(t *testing.T) {
 		if bytes.Contains(log, []byte("somebody else writes")) {
 			t.Error("owners of one prefix took one another for strangers")
 		}
+		r.awaitMarkers()
 		r.truth().compare(t, r.readThrough(), false)
 	})
 }

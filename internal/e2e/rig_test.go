@@ -31,6 +31,7 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
+	"cdrbus/internal/kafkatest"
 	"cdrbus/internal/simulator"
 )
 
@@ -312,5 +313,23 @@ func (r *rig) runToEnd(patience time.Duration) *os.ProcessState {
 	if p.err != nil {
 		r.t.Fatalf("cdrbus run: %v", p.err)
 	}
+	r.awaitMarkers()
 	return p.command.ProcessState
+}
+
+// awaitMarkers waits until the last commit shows: the coordinator answers it before
+// its markers are in every partition.
+func (r *rig) awaitMarkers() {
+	r.t.Helper()
+	for topic, partitions := range map[string]int{"events": 6, "deadletter": r.shards, "windows": r.shards, "ids": r.shards, "offsets": r.shards} {
+		for partition := range partitions {
+			kafkatest.Eventually(r.t, time.Minute, fmt.Sprintf("%s-%d holds no open transaction", topic, partition), func() error {
+				bounds, err := r.reader().Bounds(r.t.Context(), "webex.cdr."+topic, partition)
+				if err == nil && bounds.LastStable < bounds.HighWatermark {
+					err = fmt.Errorf("stable up to %d of %d", bounds.LastStable, bounds.HighWatermark)
+				}
+				return err
+			})
+		}
+	}
 }

@@ -90,7 +90,6 @@ func (s *siege) settle() {
 	s.brokers = s.checkers
 	s.until = s.bound()
 	s.runToEnd(3 * time.Minute)
-	s.awaitMarkers()
 
 	ours := s.readThrough()
 	theirs := s.readWithKcat()
@@ -105,23 +104,6 @@ func (s *siege) settle() {
 	receipts := s.receiptsThrough()
 	s.checkReceipts(receipts, s.lastPositions())
 	s.t.Logf("SIEGE %s, Kafka %s: %s; %s; %s", s.name, s.cluster.Version, s.tally(), result, s.pauses(receipts))
-}
-
-// awaitMarkers waits until the last commit shows: the coordinator answers it before
-// its markers are in every partition.
-func (s *siege) awaitMarkers() {
-	s.t.Helper()
-	for topic, partitions := range map[string]int{"events": 6, "deadletter": s.shards, "windows": s.shards, "ids": s.shards, "offsets": s.shards} {
-		for partition := range partitions {
-			kafkatest.Eventually(s.t, time.Minute, fmt.Sprintf("%s-%d holds no open transaction", topic, partition), func() error {
-				bounds, err := s.reader().Bounds(s.t.Context(), "webex.cdr."+topic, partition)
-				if err == nil && bounds.LastStable < bounds.HighWatermark {
-					err = fmt.Errorf("stable up to %d of %d", bounds.LastStable, bounds.HighWatermark)
-				}
-				return err
-			})
-		}
-	}
 }
 
 // checkPositionsAgree demands that all clients see the same last position of each
