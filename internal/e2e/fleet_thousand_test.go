@@ -37,6 +37,7 @@ func TestThousandSources(t *testing.T) {
 		kafkatest.ForEachVersion(t, func(t *testing.T, version string) {
 			f := newFleet(t, kafkatest.Start(t, kafkatest.Options{Version: version}).Bootstrap())
 			f.liveThroughAKill()
+			f.awaitMarkers()
 			f.truth().compare(t, f.readWithKcat(), false)
 			f.checkPositions(f.receiptsThrough())
 		})
