@@ -180,6 +180,7 @@ func (s *shard) admit(sources []*source) []*source {
 
 // run ends when ctx does, or when the committer finds the shard lost.
 func (s *shard) run(ctx context.Context, lanes []*lane) error {
+	s.openVaults()
 	// The committer ends before the lanes are told to: a window that a lane is
 	// handing over when ctx ends is simply not taken.
 	group, ctx := errgroup.WithContext(ctx)
@@ -192,7 +193,6 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 		}
 		return running.Wait()
 	})
-	s.openVaults()
 	err := group.Wait()
 	s.closeVaults()
 	for _, l := range lanes {

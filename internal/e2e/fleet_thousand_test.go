@@ -28,6 +28,9 @@ var sourcesFlag = flag.Int("e2e.sources", 60, "sources that the fleet of TestTho
 // and prints what it took.
 func TestThousandSources(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the processes are not built with the race detector, and checks that are let the work run away")
+		}
 		f := newFleet(t, startEmbedded(t).Brokers())
 		f.liveThroughAKill()
 		f.truth().compare(t, f.readThrough(), false)
@@ -110,15 +113,22 @@ func (f *fleet) liveThroughAKill() {
 	f.settled("the fleet shares the sources")
 	f.checkStatusCommand(f.members[0])
 
-	const atLeast = 0.2 // of the way of the source furthest behind
+	// By what the members tell: reading the positions takes long enough for a small
+	// fleet to be done meanwhile.
+	const atLeast = 0.2 // of each member's windows
+	share := atLeast * f.until.Sub(f.start).Hours() * float64(len(f.sources)) / fleetMembers
 	kafkatest.Eventually(f.t, f.patience(), "the work is under way", func() error {
-		if done := f.progress(); done < atLeast {
-			return fmt.Errorf("the source furthest behind has done %.0f %%", 100*done)
+		for _, m := range f.members {
+			if err := f.look(m); err != nil {
+				return err
+			}
+			if done := m.last.Totals.Windows; float64(done) < share {
+				return fmt.Errorf("%s has done %d windows, want %.0f", m.name, done, share)
+			}
 		}
 		return nil
 	})
 	victim := f.members[1]
-	f.look(victim)
 	victim.kill()
 	killed := time.Now()
 	f.members = slices.DeleteFunc(f.members, func(m *member) bool { return m == victim })
