@@ -31,7 +31,7 @@ type ports struct{ plain, controller, client int }
 func layOut(dir string, options Options) ([]layout, error) {
 	var id [16]byte
 	rand.Read(id[:]) // never fails
-	clusterID := base64.RawURLEncoding.EncodeToString(id[:])
+	clusterID := clusterIDOf(id)
 	free, err := freePorts(3 * options.Brokers)
 	if err != nil {
 		return nil, err
@@ -184,4 +184,11 @@ func freePorts(count int) ([]int, error) {
 		}
 	}
 	return nil, errors.New("find free ports: none left on the loopback interface")
+}
+
+// clusterIDOf writes an ID as Kafka does. It never begins with a dash, which the
+// storage tool would take for an option: one start in 64 failed so.
+func clusterIDOf(id [16]byte) string {
+	id[0] &= 0x7f // the first character is one of the first 32, which are letters
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }
