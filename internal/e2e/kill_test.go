@@ -109,6 +109,7 @@ func (r *rig) killUntilDone(kills int, patience time.Duration) {
 	}
 	r.t.Logf("%d kills, after which the sources are at %v of %s", kills, r.watermarks(), r.until)
 	r.runToEnd(time.Until(deadline))
+	r.awaitMarkers()
 }
 
 // awaitLife returns when a process has lived for so long, has come so far, or has
@@ -195,6 +196,7 @@ func (r *rig) each(topic string, partitions int, visit func(partition int, recor
 // readThrough reads events and dead letters with our own reader, in the form in
 // which kcat would have printed them.
 func (r *rig) readThrough() found {
+	r.awaitMarkers()
 	var events, letters bytes.Buffer
 	r.each("webex.cdr.events", 6, func(partition int, record committed.Record) {
 		fmt.Fprintf(&events, "%d|%s|%s\n", partition, record.Key, headerText(record))

@@ -90,6 +90,7 @@ func (s *siege) settle() {
 	s.brokers = s.checkers
 	s.until = s.bound()
 	s.runToEnd(3 * time.Minute)
+	s.awaitMarkers()
 
 	ours := s.readThrough()
 	theirs := s.readWithKcat()
