@@ -82,8 +82,11 @@ func TestComplete(t *testing.T) {
 		{name: "all", change: func(o *Options) { must(t, o.ApplyProfile("all")); o.Records.GiantBytes = 100_000 }, client: func(c *client) { c.gzip = true }},
 		{name: "real limits", change: func(o *Options) { o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 1, 10 }, client: func(c *client) { c.paced = true }},
 	}
-	for _, test := range tests {
+	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if testing.Short() && i%5 != 0 {
+				t.Skip("one of five in short mode")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newSimulator(t, test.change)
 				c := &client{t: t, http: http.Client{Transport: direct{s}}, token: "token-org-1", max: 500}
