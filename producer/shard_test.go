@@ -239,7 +239,7 @@ func TestTakeOverRefusesOptions(t *testing.T) {
 	}
 }
 
-// silence hangs every request of some kinds from now on.
+// silence spoils every request of some kinds from now on.
 func (k *fakeKafka) silence(f fault, kinds ...Request) {
 	k.fault = func(_ int, kind Request) fault {
 		if slices.Contains(kinds, kind) {
@@ -247,6 +247,13 @@ func (k *fakeKafka) silence(f fault, kinds ...Request) {
 		}
 		return noFault
 	}
+}
+
+// calm ends all faults, while requests are under way.
+func (k *fakeKafka) calm() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.silence(noFault)
 }
 
 // TestBudgets holds the times after which the protocol stops waiting, and whom it
@@ -323,6 +330,27 @@ func TestTakeOverAndRecoverEnd(t *testing.T) {
 			t.Errorf("TakeOver is %v after %s, want a Failure of the settings at once", err, time.Since(began))
 		}
 	})
+}
+
+// TestTakeOverOutlivesAStandingBroker holds that a short transaction timeout does
+// not shorten a take-over: while a broker stands still, the coordinator cannot end
+// what the former owner left open, and puts everybody off.
+func TestTakeOverOutlivesAStandingBroker(t *testing.T) {
+	for _, f := range []fault{refused, hang} {
+		t.Run(f.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, k *fakeKafka) {
+				o := newOwner(t, k, ExactlyOnce)
+				k.silence(f, InitProducerID)
+				time.AfterFunc(38*time.Second, k.calm)
+				options := o.options()
+				options.TransactionTimeout, options.AbortAfter = 10*time.Second, 5*time.Second
+				began := time.Now()
+				if _, err := TakeOver(t.Context(), k.client(), options); err != nil {
+					t.Errorf("after %s: %v", time.Since(began), err)
+				}
+			})
+		})
+	}
 }
 
 // TestShutdown ends the context at each effect of a commit: within the grace the
@@ -493,12 +521,7 @@ func TestLogsSilenceOnce(t *testing.T) {
 		o := newOwner(t, k, ExactlyOnce)
 		o.shard.log = zap.New(core)
 		k.silence(refused, Produce)
-		go func() {
-			time.Sleep(20 * time.Second)
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			k.fault = func(int, Request) fault { return noFault }
-		}()
+		time.AfterFunc(20*time.Second, k.calm)
 		if outcome := o.commitNext(t.Context()); outcome != "committed" {
 			t.Errorf("outcome is %s", outcome)
 		}
