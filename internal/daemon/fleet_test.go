@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
@@ -25,6 +28,7 @@ type fleet struct {
 	net     *faultnet.Network
 	members []*member // at work, or frozen
 	started int
+	outcast atomic.Pointer[member] // nil: none; the group's coordinator does not hear it
 }
 
 // member is one process of a fleet.
@@ -59,7 +63,8 @@ func newFleet(t *testing.T, sources int, limits string, tune func(*simulator.Opt
 	w.shards = 8
 	brokers := newStrictBrokers(scenario{seed: 1})
 	brokers.calm.Store(true)
-	f := &fleet{world: w, net: faultnet.New(faultnet.Options{Dial: w.dialKafka, Deliver: brokers.deliver})}
+	f := &fleet{world: w}
+	f.net = faultnet.New(faultnet.Options{Dial: w.dialKafka, Decide: f.decide, Deliver: brokers.deliver})
 	var texts []string
 	for i := range sources {
 		texts = append(texts, w.source(fmt.Sprintf("org-%03d", i), limits, "max_window: 20m"))
@@ -68,6 +73,17 @@ func newFleet(t *testing.T, sources int, limits string, tune func(*simulator.Opt
 	f.config.Kafka.Group.SessionTimeout = fleetSession
 	t.Cleanup(f.net.Close)
 	return f
+}
+
+// decide cuts off what an outcast tells the group, and nothing else of it.
+func (f *fleet) decide(r faultnet.Request) faultnet.Fate {
+	if outcast := f.outcast.Load(); outcast != nil && outcast.name == r.Client {
+		switch kmsg.Key(r.Key) {
+		case kmsg.Heartbeat, kmsg.JoinGroup, kmsg.SyncGroup:
+			return faultnet.Fate{Fault: faultnet.CutBefore}
+		}
+	}
+	return faultnet.Fate{}
 }
 
 func (f *fleet) names() (names []string) {
@@ -127,6 +143,14 @@ func (f *fleet) remove(m *member) {
 
 // owned returns how many sources a member shows as its own.
 func (m *member) owned() int { return len(m.board.Snapshot().Sources) }
+
+// takeovers returns how often a member has begun to take a shard over.
+func (m *member) takeovers() (n uint64) {
+	for _, s := range m.board.Snapshot().Shards {
+		n += s.Takeovers
+	}
+	return n
+}
 
 // settled waits until the members share all sources, each ready.
 func (f *fleet) settled() time.Duration {
@@ -254,6 +278,36 @@ func (f *fleet) change(random *rand.Rand, n int) map[string]int {
 		time.Sleep(time.Duration(random.Int64N(int64(20 * time.Second))))
 	}
 	return changes
+}
+
+// TestOutcastTakesNothingBack: a member that the group does not hear any more works
+// on until the next owner fences it. It then takes no shard back, for it cannot
+// prove that it is still chosen, and the next owner works undisturbed.
+func TestOutcastTakesNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 8, busy, nil)
+		a := f.join(0)
+		f.settled()
+		time.Sleep(10 * time.Second)
+		before := a.takeovers()
+		f.outcast.Store(a)
+		b := f.join(0)
+		time.Sleep(fleetSession + 2*time.Minute)
+		if b.owned() != len(f.config.Sources) || f.logs.FilterMessageSnippet("shard lost").Len() == 0 {
+			t.Fatalf("the next owner has %d sources and has fenced nobody", b.owned())
+		}
+		if again := a.takeovers() - before; again > 0 {
+			t.Errorf("the outcast took shards over %d times", again)
+		}
+		if got, want := b.takeovers(), before; got != want {
+			t.Errorf("the next owner took shards over %d times, want each of %d once", got, want)
+		}
+		f.outcast.Store(nil)
+		f.settled()
+		f.leave(a)
+		f.leave(b)
+		f.demandTruth(f.names()...)
+	})
 }
 
 // TestFleetRefused: what a fleet can never get past is told to whoever starts it.
