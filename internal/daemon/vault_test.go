@@ -1,16 +1,21 @@
 package daemon_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
 	"cdrbus/internal/simulator"
 )
 
@@ -135,5 +140,73 @@ func TestTokensInKafkaBeginAnew(t *testing.T) {
 			t.Errorf("a new refresh token was not tried: %s %s %s", source.State, source.Reason, source.Token.Warning)
 		}
 		f.leave(m)
+	})
+}
+
+// slowTokens is a network on which the answers of the token endpoint take some time.
+type slowTokens struct {
+	dial  daemon.DialFunc
+	delay time.Duration
+	asked chan struct{} // capacity 1: a refresh is under way
+}
+
+func (s *slowTokens) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := s.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &slowTokenConn{Conn: conn, slow: s}, nil
+}
+
+type slowTokenConn struct {
+	net.Conn
+	slow  *slowTokens
+	asked atomic.Bool // the next answer is the token endpoint's
+}
+
+func (c *slowTokenConn) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("POST /v1/access_token ")) {
+		c.asked.Store(true)
+		select {
+		case c.slow.asked <- struct{}{}:
+		default:
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *slowTokenConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.asked.CompareAndSwap(true, false) {
+		time.Sleep(c.slow.delay)
+	}
+	return n, err
+}
+
+// TestTokensUnderWayAtTheEnd: a member that is asked to end while it refreshes its
+// tokens still commits them. The refresh token that lies in Kafka, or in the file,
+// was used up by that refresh.
+func TestTokensUnderWayAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, calm, withServiceApps)
+		f.serviceApps()
+		slow := &slowTokens{dial: f.dialFeed, delay: 3 * time.Second, asked: make(chan struct{}, 1)}
+		f.dialFeed = slow.Dial
+		for refreshes := 1; refreshes <= 2; refreshes++ {
+			m := f.join(0)
+			<-slow.asked
+			f.leave(m)
+			if n := f.logs.FilterMessage("access token renewed").Len(); n != refreshes {
+				t.Errorf("%d tokens were renewed after %d refreshes", n, refreshes)
+			}
+			time.Sleep(16 * time.Minute) // the token at hand is to be renewed
+		}
+		m := f.join(0)
+		time.Sleep(5 * time.Minute)
+		f.leave(m)
+		for _, violation := range f.feed.Violations() {
+			t.Errorf("%+v", violation)
+		}
+		f.demandTruth(f.names()...)
 	})
 }
