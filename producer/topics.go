@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,6 +196,7 @@ type ensurer struct {
 	specs    []TopicSpec
 	opts     EnsureOptions
 	report   EnsureReport
+	answered bool // by any broker, to anything
 	problems []TopicProblem
 	failed   []string // topics that have a problem which makes further checks pointless
 }
@@ -230,9 +230,7 @@ func (e *ensurer) names() []string {
 }
 
 func (e *ensurer) lookUp(ctx context.Context) (map[string]kafka.Topic, error) {
-	resp, err := untilAnswered(ctx, func() (*kafka.MetadataResponse, error) {
-		return e.client.Metadata(ctx, &kafka.MetadataRequest{Topics: e.names()})
-	})
+	resp, err := e.metadata(ctx)
 	if err != nil {
 		return nil, kafkaconn.Explain(err, "look up topics at "+e.client.Addr.String())
 	}
@@ -243,22 +241,50 @@ func (e *ensurer) lookUp(ctx context.Context) (map[string]kafka.Topic, error) {
 	return topics, nil
 }
 
-// answerPatience is for how long a request is made again that no broker answered:
-// longer than a cluster takes to give up a broker that stands still (9 s), though
-// that one may be asked first, for as long as a request may take (10 s).
-const answerPatience = 20 * time.Second
+func (e *ensurer) metadata(ctx context.Context) (*kafka.MetadataResponse, error) {
+	return untilAnswered(ctx, e, func() (*kafka.MetadataResponse, error) {
+		return e.client.Metadata(ctx, &kafka.MetadataRequest{Topics: e.names()})
+	})
+}
 
-// untilAnswered makes a request again while it runs out of time: one broker of many
-// that stands still is no reason not to start.
-func untilAnswered[Response any](ctx context.Context, ask func() (Response, error)) (Response, error) {
-	deadline := time.Now().Add(answerPatience)
+const (
+	// answerPatience is for how long a request is made again that no broker
+	// answered: longer than a cluster takes to give up a broker that stands still
+	// (9 s), though that one may be asked first, for as long as a request may take
+	// (10 s).
+	answerPatience = 20 * time.Second
+	// cutPatience is the same while none has answered anything yet and connections
+	// are cut: by one broker that ends, or by all because they expect TLS.
+	cutPatience = 5 * time.Second
+)
+
+// untilAnswered makes a request again while the network fails it: one broker of many
+// that stands still, or is being restarted, is no reason not to start.
+func untilAnswered[Response any](ctx context.Context, e *ensurer, ask func() (Response, error)) (Response, error) {
+	began := time.Now()
 	for {
 		response, err := ask()
-		var timeout net.Error
-		if !errors.As(err, &timeout) || !timeout.Timeout() || ctx.Err() != nil || time.Now().After(deadline) {
+		if err == nil {
+			e.answered = true
+			return response, nil
+		}
+		if ctx.Err() != nil || time.Since(began) >= e.patienceWith(err) {
 			return response, err
 		}
 		sleep(ctx, largestBackoff)
+	}
+}
+
+// patienceWith is for how long a request is made again that failed so. Before the
+// first answer a refused connection means that all brokers named refuse.
+func (e *ensurer) patienceWith(err error) time.Duration {
+	switch {
+	case kafkaconn.TimedOut(err), e.answered && (kafkaconn.Cut(err) || kafkaconn.Refused(err)):
+		return answerPatience
+	case kafkaconn.Cut(err):
+		return cutPatience
+	default:
+		return 0
 	}
 }
 
@@ -294,7 +320,7 @@ func (e *ensurer) create(ctx context.Context, missing []TopicSpec) error {
 		}
 		request.Topics = append(request.Topics, config)
 	}
-	resp, err := untilAnswered(ctx, func() (*kafka.CreateTopicsResponse, error) { return e.client.CreateTopics(ctx, request) })
+	resp, err := untilAnswered(ctx, e, func() (*kafka.CreateTopicsResponse, error) { return e.client.CreateTopics(ctx, request) })
 	if err != nil {
 		return kafkaconn.Explain(err, "create topics")
 	}

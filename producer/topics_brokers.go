@@ -25,7 +25,7 @@ const verificationKey = "transaction.partition.verification.enable"
 // checkBrokers asks each broker, since a cluster may be in the middle of an
 // upgrade. A broker that cannot be asked is a warning: it is perhaps restarting.
 func (e *ensurer) checkBrokers(ctx context.Context) error {
-	cluster, err := e.client.Metadata(ctx, &kafka.MetadataRequest{Topics: e.names()})
+	cluster, err := e.metadata(ctx)
 	if err != nil {
 		return kafkaconn.Explain(err, "look up brokers")
 	}

@@ -188,7 +188,7 @@ func (e *ensurer) describe(ctx context.Context, request *kafka.DescribeConfigsRe
 	}
 	deadline := time.Now().Add(createdPatience)
 	for {
-		resp, err := untilAnswered(ctx, func() (*kafka.DescribeConfigsResponse, error) { return e.client.DescribeConfigs(ctx, request) })
+		resp, err := untilAnswered(ctx, e, func() (*kafka.DescribeConfigsResponse, error) { return e.client.DescribeConfigs(ctx, request) })
 		if err != nil || !slices.ContainsFunc(resp.Resources, unheard) || time.Now().After(deadline) {
 			return resp, err
 		}

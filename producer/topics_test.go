@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -282,34 +285,86 @@ func TestEnsureWaitsForCreatedTopics(t *testing.T) {
 	}
 }
 
-// TestEnsureAsksAnotherBroker: one broker that stands still is no reason not to
-// start, for others answer.
+// TestEnsureAsksAnotherBroker: one broker that stands still, cuts connections or
+// refuses them is no reason not to start, for others answer.
 func TestEnsureAsksAnotherBroker(t *testing.T) {
 	client := clientOf(t, kafkaconn.Options{Brokers: startEmbedded(t, 1).Brokers()})
-	silent := silence{client.Transport, map[reflect.Type]int{}}
-	client.Transport = silent
+	troubled := troubles{client.Transport, map[reflect.Type]int{}}
+	client.Transport = troubled
 	if _, err := producer.Ensure(t.Context(), client, specs(), ensureOptions); err != nil {
 		t.Error(err)
 	}
 	for _, request := range []kafka.Request{&metadata.Request{}, &createtopics.Request{}, &describeconfigs.Request{}} {
-		if kind := reflect.TypeOf(request); silent.asked[kind] < 3 {
-			t.Errorf("%v was made %d times, want it made again", kind, silent.asked[kind])
+		if kind := reflect.TypeOf(request); troubled.asked[kind] <= len(passing) {
+			t.Errorf("%v was made %d times, want it made again after each of %v", kind, troubled.asked[kind], passing)
 		}
 	}
 }
 
-// silence lets the first two requests of each kind run out of time.
-type silence struct {
+// passing is what becomes of the first requests of each kind. At the very first one
+// a refusal is not passing.
+var passing = []error{os.ErrDeadlineExceeded, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: syscall.ECONNRESET}, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+
+type troubles struct {
 	kafka.RoundTripper
 	asked map[reflect.Type]int
 }
 
-func (s silence) RoundTrip(ctx context.Context, address net.Addr, request kafka.Request) (kafka.Response, error) {
+func (s troubles) RoundTrip(ctx context.Context, address net.Addr, request kafka.Request) (kafka.Response, error) {
 	kind := reflect.TypeOf(request)
-	if s.asked[kind]++; s.asked[kind] <= 2 {
-		return nil, os.ErrDeadlineExceeded
+	failing := passing
+	if _, first := request.(*metadata.Request); first {
+		failing = passing[:len(passing)-1]
+	}
+	if s.asked[kind]++; s.asked[kind] <= len(failing) {
+		return nil, failing[s.asked[kind]-1]
 	}
 	return s.RoundTripper.RoundTrip(ctx, address, request)
+}
+
+// TestEnsureGivesUp: what does not pass is told, soon where nobody ever answered.
+func TestEnsureGivesUp(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		answered bool
+		err      error
+		after    time.Duration
+		says     string
+	}{
+		{"refused from the start", false, syscall.ECONNREFUSED, 0, "nothing listens at the broker's address"},
+		{"cut from the start", false, io.EOF, 5 * time.Second, "the broker closed the connection"},
+		{"silent from the start", false, os.ErrDeadlineExceeded, 20 * time.Second, "the broker did not answer in time"},
+		{"refused later", true, syscall.ECONNREFUSED, 20 * time.Second, "nothing listens at the broker's address"},
+		{"cut later", true, io.EOF, 20 * time.Second, "the broker closed the connection"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := &kafka.Client{Addr: kafka.TCP("kafka:9092"), Timeout: time.Minute, Transport: gone{c.answered, c.err}}
+				began := time.Now()
+				_, err := producer.Ensure(t.Context(), client, specs(), ensureOptions)
+				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), c.says) || took != c.after {
+					t.Errorf("after %s: %v, want %q after %s", took, err, c.says, c.after)
+				}
+			})
+		})
+	}
+}
+
+// gone is a cluster that perhaps once said that it has no topics, and no more.
+type gone struct {
+	answered bool
+	err      error
+}
+
+func (g gone) RoundTrip(_ context.Context, _ net.Addr, request kafka.Request) (kafka.Response, error) {
+	if m, ok := request.(*metadata.Request); ok && g.answered {
+		response := &metadata.Response{}
+		for _, name := range m.TopicNames {
+			response.Topics = append(response.Topics, metadata.ResponseTopic{Name: name, ErrorCode: int16(kafka.UnknownTopicOrPartition)})
+		}
+		return response, nil
+	}
+	return nil, g.err
 }
 
 // TestEnsureDemandsToSeeSettings: what promises rest on is not taken on trust.

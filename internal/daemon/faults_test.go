@@ -15,6 +15,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
 	"cdrbus/internal/daemon"
+	"cdrbus/internal/faultnet"
 	"cdrbus/internal/simulator"
 )
 
@@ -99,6 +100,29 @@ func TestCutConnections(t *testing.T) {
 				for _, name := range []string{"acme", "globex", "initech"} {
 					w.demandReceipts(name, until)
 				}
+			})
+		})
+	}
+}
+
+// TestStartOutlivesCutConnections: a connection that is cut during the checks at the
+// start, as by a broker that is being restarted, does not end the program, whichever
+// request it was that was under way.
+func TestStartOutlivesCutConnections(t *testing.T) {
+	for _, fault := range []faultnet.Fault{faultnet.CutBefore, faultnet.CutAfter} {
+		t.Run(fault.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil)
+				n := faultnet.New(faultnet.Options{Dial: w.dialKafka, Decide: func(r faultnet.Request) faultnet.Fate {
+					if r.Number == 1 {
+						return faultnet.Fate{Fault: fault}
+					}
+					return faultnet.Fate{}
+				}})
+				defer n.Close()
+				w.dialKafka = n.Dialer("test")
+				w.runFor(w.config("", w.source("acme")), 2*time.Minute)
+				w.demandTruth("acme")
 			})
 		})
 	}

@@ -65,6 +65,16 @@ func Permanent(err error) bool {
 	return false
 }
 
+// TimedOut reports whether nobody answered in time.
+func TimedOut(err error) bool { return !Permanent(err) && isTimeout(err) }
+
+// Cut reports whether the connection was closed under way, as a broker does that
+// is stopped.
+func Cut(err error) bool { return !Permanent(err) && isCut(err) }
+
+// Refused reports whether nobody listens at the address.
+func Refused(err error) bool { return !Permanent(err) && isRefused(err) }
+
 // explanation is one row of the table: what kind of error, what is wrong, what
 // to do, and whether it lasts until a person acts.
 type explanation struct {
@@ -126,12 +136,17 @@ var explanations = []explanation{
 	{code(kafka.RequestTimedOut), "the broker did not finish in time", "check the brokers' load, and that all replicas are up", false},
 
 	// The network, last: it is also what many of the above look like.
-	{target(syscall.ECONNREFUSED), "nothing listens at the broker's address", "start the broker, or correct kafka.brokers", false},
+	{isRefused, "nothing listens at the broker's address", "start the broker, or correct kafka.brokers", false},
 	{anyTarget(syscall.EHOSTUNREACH, syscall.ENETUNREACH), "there is no route to the broker's address", "check the network and kafka.brokers", false},
 	{anyTarget(context.DeadlineExceeded, os.ErrDeadlineExceeded, syscall.ETIMEDOUT), "the broker did not answer in time", "check kafka.brokers, firewalls between here and the brokers, and the brokers' load", false},
 	{isTimeout, "the broker did not answer in time", "check kafka.brokers, firewalls between here and the brokers, and the brokers' load", false},
-	{anyTarget(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe), "the broker closed the connection", "if it never worked, compare kafka.tls and kafka.sasl with what the listener at this port expects; else the broker is restarting", false},
+	{isCut, "the broker closed the connection", "if it never worked, compare kafka.tls and kafka.sasl with what the listener at this port expects; else the broker is restarting", false},
 }
+
+var (
+	isRefused = target(syscall.ECONNREFUSED)
+	isCut     = anyTarget(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe)
+)
 
 // is matches an error of a type.
 func is[T error](err error) bool {
