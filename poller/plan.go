@@ -320,6 +320,12 @@ func (s *State) LearnFailure(request Request, out Outcome, err error, now time.T
 	return nil
 }
 
+// LearnInterrupted takes in a window that nobody waited for to the end. What the
+// feed demanded meanwhile still holds.
+func (s *State) LearnInterrupted(out Outcome) {
+	s.NotBefore = later(s.NotBefore, out.NotBefore)
+}
+
 // learnTooLarge halves the span of a window that outgrew its bytes.
 func (s *State) learnTooLarge(request Request) error {
 	span := request.Span.Duration()

@@ -67,6 +67,7 @@ type Outcome struct {
 	// "" means proven as far as the feed client can tell.
 	Unproven string
 
+	NotBefore      time.Time     // until when the feed demanded to be left alone; zero: it did not
 	Waited         time.Duration // for the budget, on the feed's demand, or backing off
 	FirstRequestAt time.Time
 	LastRequestAt  time.Time

@@ -452,6 +452,7 @@ func (w *window) throttled(ctx context.Context, ans *answer, how treatment) erro
 	if how.drains {
 		w.feed.budget.Drain(now.Add(wait))
 	}
+	w.out.NotBefore = now.Add(wait)
 	w.trouble.throttles++
 	w.noteFailure(cause, wait)
 	if w.trouble.throttles >= maxThrottles || w.page == 0 && wait > patience {
@@ -490,7 +491,9 @@ func (w *window) otherRegion(ans *answer) error {
 func (w *window) serverFault(ctx context.Context, ans *answer) error {
 	cause := ans.failure("", nil)
 	if demand, told := retryAfter(ans.header, time.Now()); told {
-		return w.pause(ctx, min(w.jittered(max(demand, time.Second), 0.1), maxRetryAfter), cause)
+		wait := min(w.jittered(max(demand, time.Second), 0.1), maxRetryAfter)
+		w.out.NotBefore = time.Now().Add(wait)
+		return w.pause(ctx, wait, cause)
 	}
 	return w.backOff(ctx, cause)
 }

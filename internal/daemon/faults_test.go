@@ -309,6 +309,66 @@ func TestLostWindowsGiveMemoryBack(t *testing.T) {
 	})
 }
 
+// slowConn is a connection on which whatever is sent takes some time.
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Write(p []byte) (int, error) {
+	time.Sleep(500 * time.Millisecond)
+	return c.Conn.Write(p)
+}
+
+// TestDemandedWaitOutlivesTheShard: a feed that asked for some time, of one source
+// only, gets it, although the shard is lost meanwhile and taken over again at once.
+func TestDemandedWaitOutlivesTheShard(t *testing.T) {
+	for _, fault := range []simulator.Fault{simulator.Fault423, simulator.Fault503} {
+		t.Run(string(fault), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const demand = 90 * time.Second
+				w := newWorld(t, func(o *simulator.Options) {
+					if err := o.ApplyProfile("unlimited"); err != nil {
+						t.Fatal(err)
+					}
+					o.Answers.FaultWait = demand
+				})
+				dial := w.dialFeed
+				w.dialFeed = func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := dial(ctx, network, address)
+					return slowConn{conn}, err
+				}
+				cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 3m"))
+				const spoiled, patient = 5, 40
+				var demanded time.Time
+				asked := 0
+				w.cluster.Kafka.ControlKey(int16(kmsg.EndTxn), func(request kmsg.Request) (kmsg.Response, error, bool) {
+					w.cluster.Kafka.KeepControl()
+					switch asked++; {
+					case asked < spoiled || asked > spoiled+patient:
+						return nil, nil, false
+					case asked == spoiled: // the next window's request is on its way to the feed
+						demanded = time.Now()
+						if err := w.feed.Inject("acme", fault); err != nil {
+							t.Error(err)
+						}
+					case asked == spoiled+patient:
+						return refusal(request, 90), nil, true
+					}
+					return refusal(request, 51), nil, true
+				})
+				w.runFor(cfg, 5*time.Minute)
+				if lost, faults := w.logs.FilterMessageSnippet("shard lost").Len(), w.feed.Stats().Faults[fault]; lost != 1 || faults != 1 {
+					t.Fatalf("the shard was lost %d times and the feed demanded %d waits, want one of each", lost, faults)
+				}
+				for _, r := range w.receipts("acme") {
+					if at := r.FirstRequestAt; at.After(demanded.Add(time.Second)) && at.Before(demanded.Add(demand)) {
+						t.Errorf("window %d was asked for %s after the feed demanded %s", r.Counter, at.Sub(demanded), demand)
+					}
+				}
+				w.demandTruth("acme")
+			})
+		})
+	}
+}
+
 // TestTooMuchForOneTransaction: brokers that never take a large request in time
 // get windows that are short enough.
 func TestTooMuchForOneTransaction(t *testing.T) {

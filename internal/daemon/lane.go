@@ -205,6 +205,8 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 	if err != nil {
 		if ctx.Err() == nil {
 			c.source.failed(w, err, time.Now())
+		} else {
+			c.source.plan.LearnInterrupted(w.outcome)
 		}
 		w.pending.Discard()
 		w.release()
