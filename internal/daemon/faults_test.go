@@ -81,17 +81,14 @@ func TestCutConnections(t *testing.T) {
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(o *simulator.Options) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
 					o.Records.Rate = 0.1
-					if err := o.ApplyProfile("unlimited"); err != nil {
-						t.Fatal(err)
-					}
 					o.Organizations = append(o.Organizations, simulator.Organization{Name: "initech", Token: "token-initech"})
 				})
 				kafka := newCutter(seed, []float64{0.01, 0.03, 0.06, 0.1}[seed%4], w.dialKafka)
 				feed := newCutter(seed, 0.05, w.dialFeed)
 				w.dialKafka, w.dialFeed = kafka.Dial, feed.Dial
-				more := []string{"limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 5m"}
+				more := []string{eager, "max_window: 5m"}
 				cfg := w.config("", w.source("acme", more...), w.source("globex", more...), w.source("initech", more...))
 				until := cdr.InstantOf(time.Now().Add(-10 * time.Minute))
 				lives, lost := w.liveUntil(cfg, until, rand.New(rand.NewPCG(seed, 1)))
@@ -201,15 +198,12 @@ func TestRefusals(t *testing.T) {
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(o *simulator.Options) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
 					o.Records.Rate = 0.1
-					if err := o.ApplyProfile("unlimited"); err != nil {
-						t.Fatal(err)
-					}
 				})
 				cutter := newCutter(seed, 0.01, w.dialKafka)
 				w.dialKafka = cutter.Dial
-				more := []string{"limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 3m"}
+				more := []string{eager, "max_window: 3m"}
 				cfg := w.config("memory: {budget: 2MiB, max_window_bytes: 1MiB}", w.source("acme", more...), w.source("globex", more...))
 				until := cdr.InstantOf(time.Now().Add(-10 * time.Minute))
 				refused := w.refuseSome(seed, 0.05)
@@ -277,13 +271,9 @@ func (w *world) demandReceipts(name string, until cdr.Instant) {
 // the committer and the next one waits for it. Both give their memory back.
 func TestLostWindowsGiveMemoryBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(o *simulator.Options) {
-			if err := o.ApplyProfile("unlimited"); err != nil {
-				t.Fatal(err)
-			}
-		})
+		w := newUnlimitedWorld(t, nil)
 		cfg := w.config("memory: {budget: 2MiB, max_window_bytes: 1MiB}",
-			w.source("acme", "limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 3m"))
+			w.source("acme", eager, "max_window: 3m"))
 		const losses, patient = 60, 20
 		asked := 0
 		w.cluster.Kafka.ControlKey(int16(kmsg.EndTxn), func(request kmsg.Request) (kmsg.Response, error, bool) {
@@ -324,10 +314,7 @@ func TestDemandedWaitOutlivesTheShard(t *testing.T) {
 		t.Run(string(fault), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const demand = 90 * time.Second
-				w := newWorld(t, func(o *simulator.Options) {
-					if err := o.ApplyProfile("unlimited"); err != nil {
-						t.Fatal(err)
-					}
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
 					o.Answers.FaultWait = demand
 				})
 				dial := w.dialFeed
@@ -335,7 +322,7 @@ func TestDemandedWaitOutlivesTheShard(t *testing.T) {
 					conn, err := dial(ctx, network, address)
 					return slowConn{conn}, err
 				}
-				cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 3m"))
+				cfg := w.config("", w.source("acme", eager, "max_window: 3m"))
 				const spoiled, patient = 5, 40
 				var demanded time.Time
 				asked := 0
@@ -373,12 +360,8 @@ func TestDemandedWaitOutlivesTheShard(t *testing.T) {
 // get windows that are short enough.
 func TestTooMuchForOneTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(o *simulator.Options) {
-			if err := o.ApplyProfile("unlimited"); err != nil {
-				t.Fatal(err)
-			}
-		})
-		cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 600, pages_per_minute: 6000}"))
+		w := newUnlimitedWorld(t, nil)
+		cfg := w.config("", w.source("acme", eager))
 		const limit, requestTimedOut = 3 << 19, 7
 		refused := 0
 		w.cluster.Kafka.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
@@ -411,11 +394,7 @@ func TestTooMuchForOneTransaction(t *testing.T) {
 // over the start.
 func TestNothingBeforeStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(o *simulator.Options) {
-			if err := o.ApplyProfile("unlimited"); err != nil {
-				t.Fatal(err)
-			}
-		})
+		w := newUnlimitedWorld(t, nil)
 		w.start = cdr.InstantOf(time.Now().Add(-6 * time.Minute))
 		w.runFor(w.config("", w.source("acme", "limits: {initial_per_minute: 6, pages_per_minute: 60}")), 20*time.Minute)
 		for _, r := range w.receipts("acme") {

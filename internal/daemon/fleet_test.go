@@ -46,16 +46,13 @@ const busy = "limits: {initial_per_minute: 60, pages_per_minute: 600}"
 
 // newFleet makes a world of as many sources, one an organization, on 8 shards.
 func newFleet(t *testing.T, sources int, limits string, tune func(*simulator.Options)) *fleet {
-	w := newWorld(t, func(o *simulator.Options) {
+	w := newUnlimitedWorld(t, func(o *simulator.Options) {
 		o.Organizations = nil
 		for i := range sources {
 			name := fmt.Sprintf("org-%03d", i)
 			o.Organizations = append(o.Organizations, simulator.Organization{Name: name, Token: "token-" + name})
 		}
 		o.Records.Rate = 0.05
-		if err := o.ApplyProfile("unlimited"); err != nil {
-			t.Fatal(err)
-		}
 		if tune != nil {
 			tune(o)
 		}

@@ -215,11 +215,8 @@ func (w *world) makeAnew(name string, partitions int) {
 
 // pair is a world of two sources that share a shard.
 func newPair(t *testing.T) (*world, *config.Config) {
-	w := newWorld(t, func(o *simulator.Options) {
+	w := newUnlimitedWorld(t, func(o *simulator.Options) {
 		o.Records.Rate = 0.02
-		if err := o.ApplyProfile("unlimited"); err != nil {
-			t.Fatal(err)
-		}
 	})
 	more := []string{"shard_key: both", "limits: {initial_per_minute: 6, pages_per_minute: 60}"}
 	return w, w.config("", w.source("acme", more...), w.source("globex", more...))

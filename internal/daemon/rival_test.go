@@ -12,7 +12,6 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/faultnet"
-	"cdrbus/internal/simulator"
 )
 
 // duel is an owner that restores, and a rival that takes its shards over at the
@@ -60,12 +59,8 @@ func TestRivalWhileRestoring(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, func(o *simulator.Options) {
-					if err := o.ApplyProfile("unlimited"); err != nil {
-						t.Fatal(err)
-					}
-				})
-				cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 600, pages_per_minute: 6000}", "max_window: 5m"))
+				w := newUnlimitedWorld(t, nil)
+				cfg := w.config("", w.source("acme", eager, "max_window: 5m"))
 				until := func(back time.Duration) cdr.Instant { return cdr.InstantOf(time.Now().Add(-back)) }
 				if !test.brandNew {
 					if _, err := w.run(t.Context(), cfg, until(60*time.Minute)); err != nil {

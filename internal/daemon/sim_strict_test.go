@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"hash/crc32"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,18 @@ type transactionalClient struct {
 
 const strictTopic, strictID = "webex.cdr.events", "cdrbus.test"
 
+// ask sends one request and wants an answer, whatever it says.
+func ask[Response any](c *transactionalClient, request interface {
+	RequestWith(context.Context, kmsg.Requestor) (Response, error)
+}) Response {
+	c.t.Helper()
+	answer, err := request.RequestWith(c.t.Context(), c.client)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return answer
+}
+
 // init asks for the epoch after another one; -1: for any, as who takes over.
 func (c *transactionalClient) init(after int16) int16 {
 	c.t.Helper()
@@ -33,10 +46,7 @@ func (c *transactionalClient) init(after int16) int16 {
 	if after >= 0 {
 		q.ProducerID, q.ProducerEpoch = c.producer, after
 	}
-	answer, err := q.RequestWith(c.t.Context(), c.client)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	answer := ask(c, &q)
 	if answer.ErrorCode == 0 {
 		c.producer, c.epoch = answer.ProducerID, answer.ProducerEpoch
 	}
@@ -58,22 +68,14 @@ func (c *transactionalClient) add(epoch int16) int16 {
 	topic := kmsg.NewAddPartitionsToTxnRequestTopic()
 	topic.Topic, topic.Partitions = strictTopic, []int32{0}
 	q.Topics = append(q.Topics, topic)
-	answer, err := q.RequestWith(c.t.Context(), c.client)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return answer.Topics[0].Partitions[0].ErrorCode
+	return ask(c, &q).Topics[0].Partitions[0].ErrorCode
 }
 
 func (c *transactionalClient) end(epoch int16, commit bool) int16 {
 	c.t.Helper()
 	q := kmsg.NewEndTxnRequest()
 	q.TransactionalID, q.ProducerID, q.ProducerEpoch, q.Commit = strictID, c.producer, epoch, commit
-	answer, err := q.RequestWith(c.t.Context(), c.client)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return answer.ErrorCode
+	return ask(c, &q).ErrorCode
 }
 
 func (c *transactionalClient) produce(epoch int16) int16 {
@@ -90,11 +92,7 @@ func (c *transactionalClient) produce(epoch int16) int16 {
 	topic.Topic, partition.Records = strictTopic, batch.AppendTo(nil)
 	topic.Partitions = append(topic.Partitions, partition)
 	q.Topics = append(q.Topics, topic)
-	answer, err := q.RequestWith(c.t.Context(), c.client)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return answer.Topics[0].Partitions[0].ErrorCode
+	return ask(c, &q).Topics[0].Partitions[0].ErrorCode
 }
 
 // TestStrictBrokers: what kfake would let pass is answered as Kafka does.

@@ -62,6 +62,22 @@ func newWorld(t *testing.T, tune func(*simulator.Options)) *world {
 	return newWorldWith(t, embedded.Options{}, tune)
 }
 
+// newUnlimitedWorld is newWorld with a feed that answers as often as it is asked.
+func newUnlimitedWorld(t *testing.T, tune func(*simulator.Options)) *world {
+	t.Helper()
+	return newWorld(t, func(o *simulator.Options) {
+		if err := o.ApplyProfile("unlimited"); err != nil {
+			t.Fatal(err)
+		}
+		if tune != nil {
+			tune(o)
+		}
+	})
+}
+
+// eager is for sources of such a feed, which then never wait for their budget.
+const eager = "limits: {initial_per_minute: 600, pages_per_minute: 6000}"
+
 // newWorldWith is newWorld with a choice of brokers.
 func newWorldWith(t *testing.T, brokers embedded.Options, tune func(*simulator.Options)) *world {
 	t.Helper()
