@@ -22,14 +22,19 @@ func testSource(board *status.Board, name cdr.SourceName) *source {
 	return &source{name: name, board: board, log: zap.NewNop(), finish: &finish{}, headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
 }
 
-// TestOversized: an event that its topic would take, but not with its key, is a
-// dead letter with the bytes that the feed sent.
-func TestOversized(t *testing.T) {
+func testLayout() *producer.Layout {
 	layout := &producer.Layout{EventPartitions: 1}
 	for topic := range layout.MaxMessageBytes {
 		layout.MaxMessageBytes[topic] = 1 << 20
 		layout.Names[topic] = string(rune('a' + topic))
 	}
+	return layout
+}
+
+// TestOversized: an event that its topic would take, but not with its key, is a
+// dead letter with the bytes that the feed sent.
+func TestOversized(t *testing.T) {
+	layout := testLayout()
 	m := newMemory(32<<20, 32<<20)
 	share, err := m.reserve(t.Context(), 1<<20)
 	if err != nil {
@@ -116,12 +121,39 @@ func TestChoiceFallsWithItsPredecessor(t *testing.T) {
 }
 
 // TestCloseDemandsContiguity: a window that does not begin where its source's
-// position ends is never committed.
+// position ends, or is not the next one, is never committed.
 func TestCloseDemandsContiguity(t *testing.T) {
-	layout := &producer.Layout{EventPartitions: 1}
-	s := &shard{daemon: &Daemon{layout: layout}, positions: map[cdr.SourceName]offsets.Position{"acme": {Counter: 4, FeedPublished: 100}}}
-	w := &window{source: testSource(nil, "acme"), purpose: cdr.CatchUp, counter: 5, request: poller.Request{Commit: cdr.Span{StartInclusive: 160, EndExclusive: 220}}}
-	if _, _, err := s.close([]*window{w}, time.Now()); !errors.Is(err, errLost) {
-		t.Errorf("closing a window behind a hole: %v", err)
+	receipts, err := offsets.NewReceiptCodec(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := offsets.Position{
+		Source: "acme", Definition: offsets.NewDefinition("cdr_feed", "feed.example.com", "/v1/cdr_feed", nil),
+		TransactionalPrefix: "cdrbus", Shards: 1, Counter: 4, FeedPublished: 100, FeedSettled: 100,
+	}
+	s := &shard{
+		daemon:    &Daemon{layout: testLayout(), receipts: receipts},
+		positions: map[cdr.SourceName]offsets.Position{"acme": published},
+	}
+	for _, test := range []struct {
+		name    string
+		counter cdr.Counter
+		start   cdr.Instant
+		want    error
+	}{
+		{"the next one", 5, 100, nil},
+		{"behind a hole", 5, 160, errLost},
+		{"over what is published", 5, 40, errLost},
+		{"behind one that is missing", 6, 100, errLost},
+		{"the last one again", 4, 100, errLost},
+	} {
+		w := &window{
+			source: testSource(nil, "acme"), purpose: cdr.CatchUp, counter: test.counter,
+			request: poller.Request{Commit: cdr.Span{StartInclusive: test.start, EndExclusive: 220}, Endpoint: cdr.Feed},
+			facts:   facts{reports: offsets.NoReportTimes},
+		}
+		if _, _, err := s.close([]*window{w}, time.Now()); !errors.Is(err, test.want) {
+			t.Errorf("closing a window %s: %v, want %v", test.name, err, test.want)
+		}
 	}
 }
