@@ -247,6 +247,27 @@ var mutants = []mutant{
 		},
 		guard: "./offsets", run: "^TestPositionsNeedTheirReceipt$",
 	},
+	{
+		name: "a shard taken back without a proof",
+		edits: []edit{
+			{"internal/daemon/shard.go", "err := d.proven(ctx, lease)", "err := ctx.Err()"},
+		},
+		guard: daemon, run: "^TestOutcastTakesNothingBack$",
+	},
+	{
+		name: "a take-over as impatient as a transaction",
+		edits: []edit{
+			{"producer/shard.go", "max(options.TransactionTimeout, leastTakeOverPatience)", "options.TransactionTimeout"},
+		},
+		guard: producer, run: "^TestTakeOverOutlivesAStandingBroker$",
+	},
+	{
+		name: "tokens on their way lost at the end",
+		edits: []edit{
+			{"internal/daemon/commit.go", "\t\t\ts.commitLastCredentials(ctx)\n", ""},
+		},
+		guard: daemon, run: "^TestTokensUnderWayAtTheEnd$",
+	},
 }
 
 // The packages that guard most, and how their tests are asked for.
