@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -438,6 +439,27 @@ func TestPermanent(t *testing.T) {
 	for _, err := range []error{nil, io.EOF, context.DeadlineExceeded, kafka.NotLeaderForPartition, kafka.UnknownTopicOrPartition, protocol.ErrNoLeader, &net.DNSError{}, errors.New("strange")} {
 		if err != nil && kafkaconn.Permanent(err) {
 			t.Errorf("%v: want temporary", err)
+		}
+	}
+}
+
+// TestNetworkTroubles: what the network does is told apart, and from what only looks
+// like it.
+func TestNetworkTroubles(t *testing.T) {
+	for _, c := range []struct {
+		err                    error
+		timedOut, cut, refused bool
+	}{
+		{err: context.DeadlineExceeded, timedOut: true},
+		{err: &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, timedOut: true},
+		{err: fmt.Errorf("x: %w", io.ErrUnexpectedEOF), cut: true},
+		{err: &net.OpError{Op: "write", Err: syscall.ECONNRESET}, cut: true},
+		{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, refused: true},
+		{err: kafka.NotLeaderForPartition},
+		{err: errors.Join(x509.UnknownAuthorityError{}, io.EOF)},
+	} {
+		if timedOut, cut, refused := kafkaconn.TimedOut(c.err), kafkaconn.Cut(c.err), kafkaconn.Refused(c.err); timedOut != c.timedOut || cut != c.cut || refused != c.refused {
+			t.Errorf("%v: timed out %v, cut %v, refused %v", c.err, timedOut, cut, refused)
 		}
 	}
 }
