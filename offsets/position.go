@@ -287,7 +287,10 @@ func (p Position) Encode() ([]byte, error) {
 	return sealPosition(out.Bytes()), nil
 }
 
-const checksumKey = `,"checksum":"`
+const (
+	checksumKey = `,"checksum":"`
+	sealBytes   = len(checksumKey) + 2*crc32.Size + len(`"}`)
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -331,7 +334,7 @@ var (
 	intactHead       = fmt.Appendf(nil, `{"version":%d,"min_reader":%d,"source":"`, positionVersion, positionMinReader)
 	intactCounterKey = []byte(`","counter":`)
 	comma            = []byte(",")
-	intactNotMended  = []byte(`,"mended":false`)
+	intactNotMended  = []byte(`,"mended":false`) // comes last
 )
 
 // intactCounter returns the counter of a value that is just as Encode of this
@@ -339,7 +342,8 @@ var (
 // vouches for the rest. It is for those who read thousands and need the last one;
 // false says no more than that DecodePosition has to be asked.
 func intactCounter(source, value []byte) (cdr.Counter, bool) {
-	rest, ok := bytes.CutPrefix(value, intactHead)
+	body := value[:max(0, len(value)-sealBytes)]
+	rest, ok := bytes.CutPrefix(body, intactHead)
 	if !ok {
 		return 0, false
 	}
@@ -349,17 +353,16 @@ func intactCounter(source, value []byte) (cdr.Counter, bool) {
 	if rest, ok = bytes.CutPrefix(rest, intactCounterKey); !ok {
 		return 0, false
 	}
-	digits, _, ok := bytes.Cut(rest, comma)
-	if !ok {
+	digits, rest, ok := bytes.Cut(rest, comma)
+	if !ok || !bytes.HasSuffix(rest, intactNotMended) {
 		return 0, false
 	}
 	counter, err := strconv.ParseUint(string(digits), 10, 63)
-	at := bytes.LastIndex(value, []byte(checksumKey))
-	if err != nil || at < 0 || !bytes.Contains(rest, intactNotMended) {
+	if err != nil {
 		return 0, false
 	}
-	var seal [len(checksumKey) + 10]byte
-	return cdr.Counter(counter), bytes.Equal(value[at:], appendSeal(seal[:0], value[:at]))
+	var seal [sealBytes]byte
+	return cdr.Counter(counter), bytes.Equal(value[len(body):], appendSeal(seal[:0], body))
 }
 
 // rawMember is one key of an object and its value as it was written.
