@@ -147,27 +147,40 @@ func (r *Reader) Read(ctx context.Context, topic string, partition int, fromIncl
 	if untilExclusive >= 0 {
 		endExclusive = min(endExclusive, untilExclusive)
 	}
+	next, err = r.readFrom(ctx, topic, partition, page, next, endExclusive, each)
+	return next, bounds, err
+}
+
+// readFrom hands over the records of [next, endExclusive), of which page is the
+// first answer. The answer behind the one in hand is already on its way.
+func (r *Reader) readFrom(ctx context.Context, topic string, partition int, page *page, next, endExclusive int64, each func(Record) error) (int64, error) {
 	var scratch []byte
-	for next < endExclusive {
-		if len(page.batches) == 0 {
-			return endExclusive, bounds, nil // a hole to the end, see fetch
+	for next < endExclusive && len(page.batches) > 0 {
+		following, err := page.following(next)
+		if err != nil {
+			page.release()
+			return next, err
 		}
-		before := next
-		next, scratch, err = page.each(next, endExclusive, scratch, each)
-		if err != nil || next >= endExclusive {
-			return next, bounds, err
+		if following >= endExclusive {
+			next, _, err = page.each(next, endExclusive, scratch, each)
+			if err != nil {
+				return next, err
+			}
+			return endExclusive, nil
 		}
-		if next == before {
-			// One batch, and all its records lie below next: compaction has
-			// shortened it, and kafka-go does not show where it ends.
-			next++
+		ahead := r.fetchAhead(ctx, topic, partition, following, endExclusive)
+		if next, scratch, err = page.each(next, endExclusive, scratch, each); err != nil {
+			ahead.abandon()
+			return next, err
 		}
-		if page, err = r.fetch(ctx, topic, partition, next, endExclusive); err != nil {
-			return next, bounds, r.outOfRange(ctx, topic, partition, next, err)
+		next = following
+		if page, err = ahead.wait(); err != nil {
+			return next, r.outOfRange(ctx, topic, partition, next, err)
 		}
 	}
 	page.release()
-	return next, bounds, nil
+	// Without a batch it is a hole to the end, see fetch.
+	return max(next, endExclusive), nil
 }
 
 // compacted reports whether holes are to be expected at the end of the topic's

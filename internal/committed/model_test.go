@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,12 +154,16 @@ func (l *modelLog) visible(fromInclusive, untilExclusive int64) []int64 {
 type modelBroker struct {
 	log          *modelLog
 	batchesLimit int // batches of one answer
-	requests     int
-	unclosed     map[string]bool // keys and values handed out and not closed
+
+	mu       sync.Mutex // an answer is fetched while another one is closed
+	requests int
+	unclosed map[string]bool // keys and values handed out and not closed
 }
 
 func (m *modelBroker) RoundTrip(_ context.Context, _ net.Addr, request kafka.Request) (kafka.Response, error) {
+	m.mu.Lock()
 	m.requests++
+	m.mu.Unlock()
 	switch r := request.(type) {
 	case *describeconfigs.Request:
 		return &describeconfigs.Response{Resources: []describeconfigs.ResponseResource{{
@@ -238,12 +243,18 @@ type trackedBytes struct {
 func (b trackedBytes) Close() error { b.close(); return b.Bytes.Close() }
 
 func (m *modelBroker) track(offset int64, part string, data []byte) protocol.Bytes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.unclosed == nil {
 		m.unclosed = map[string]bool{}
 	}
 	name := fmt.Sprintf("%s of %d in request %d", part, offset, m.requests)
 	m.unclosed[name] = true
-	return trackedBytes{protocol.NewBytes(data), func() { delete(m.unclosed, name) }}
+	return trackedBytes{protocol.NewBytes(data), func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.unclosed, name)
+	}}
 }
 
 // reader believes in a hole without waiting: the model never changes its mind.
