@@ -17,6 +17,7 @@ type memoryLog struct {
 	reads      []string // what was read, as topic/partition[from,until)
 	handed     int      // records handed out
 	fail       map[string]error
+	trusting   bool // hands out its records as they are: for benchmarks, which are not to count the spoiling
 }
 
 type memoryPartition struct {
@@ -84,9 +85,11 @@ func (l *memoryLog) Read(_ context.Context, topic string, partition int, fromInc
 		if r.Offset < fromInclusive || r.Offset >= untilExclusive {
 			continue
 		}
-		key, value = append(key[:0], r.Key...), append(value[:0], r.Value...)
 		handed := r
-		handed.Key, handed.Value = key, value
+		if !l.trusting {
+			key, value = append(key[:0], r.Key...), append(value[:0], r.Value...)
+			handed.Key, handed.Value = key, value
+		}
 		l.handed++
 		if err := each(handed); err != nil {
 			return r.Offset, p.bounds, err

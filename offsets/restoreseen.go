@@ -42,7 +42,7 @@ type JournalCut struct {
 
 // RestoreSeen rebuilds the sets of the credential groups of one shard from its ID
 // journal, each set in the place of its options. The journal is read once for all:
-// a shard may have a hundred groups, and each of them wants nearly all of it. The
+// a shard may have a thousand groups, whose records lie mixed. The
 // error says that the journal cannot be read to its end; what concerns one source
 // is a refusal of that source.
 func RestoreSeen(ctx context.Context, r Reader, groups ...SeenOptions) ([]SeenRestore, error) {
@@ -55,6 +55,7 @@ func RestoreSeen(ctx context.Context, r Reader, groups ...SeenOptions) ([]SeenRe
 		return nil, fmt.Errorf("rebuild the set of published IDs: bounds of %s-%d: %w", topic, partition, err)
 	}
 	replays := make([]*replay, len(groups))
+	of := map[string][]*replay{} // by the key of the records they take in
 	from := bounds.LastStable
 	for i, o := range groups {
 		if o.Topic != topic || o.Partition != partition {
@@ -62,12 +63,18 @@ func RestoreSeen(ctx context.Context, r Reader, groups ...SeenOptions) ([]SeenRe
 		}
 		replays[i] = newReplay(o, bounds)
 		from = min(from, replays[i].result.From)
+		for key := range replays[i].progress {
+			of[key] = append(of[key], replays[i])
+		}
 	}
+	cut := replays // where the journal is cut, all begin with its first record
 	err = readSettled(ctx, r, topic, partition, bounds, from, func(record committed.Record) error {
-		for _, replay := range replays {
-			if record.Offset >= replay.result.From {
-				replay.record(record)
-			}
+		for _, replay := range cut {
+			replay.cutAt(record.Timestamp)
+		}
+		cut = nil
+		for _, replay := range of[string(record.Key)] {
+			replay.record(record)
 		}
 		return nil
 	})
@@ -127,13 +134,10 @@ func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 	return r
 }
 
-// record takes in one record. Those of other groups, and of nobody, are passed over.
+// record takes in one record of the group.
 func (r *replay) record(record committed.Record) {
-	if cut := r.result.Cut; cut != nil && cut.Before.IsZero() {
-		r.cutAt(record.Timestamp)
-	}
-	progress, ours := r.progress[string(record.Key)]
-	if !ours || record.Offset < progress.from {
+	progress := r.progress[string(record.Key)]
+	if record.Offset < max(progress.from, r.result.From) {
 		return
 	}
 	chunk, err := DecodeChunk(record.Value)
@@ -157,10 +161,13 @@ func (r *replay) record(record committed.Record) {
 	r.result.Seen.load(chunk, record.Offset, r.options.Horizon)
 }
 
-// cutAt judges a cut by the time of the oldest commit that is left. A window ends
-// before it is committed, so if even that commit was made before the horizon, all that
-// is gone would have been left out.
+// cutAt judges a cut by the time of the oldest commit that is left, whosever it was. A
+// window ends before it is committed, so if even that commit was made before the
+// horizon, all that is gone would have been left out.
 func (r *replay) cutAt(oldest time.Time) {
+	if r.result.Cut == nil {
+		return
+	}
 	r.result.Cut.Before = oldest
 	if cdr.InstantOf(oldest) <= r.options.Horizon {
 		r.result.Cut = nil

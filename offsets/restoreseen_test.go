@@ -309,6 +309,29 @@ func TestRestoreSeenOfManyGroups(t *testing.T) {
 	}
 }
 
+// TestRestoreSeenCutBeforeAnothersRecord: how old the oldest commit that is left is,
+// the record of any group tells, though only its own take it in.
+func TestRestoreSeenCutBeforeAnothersRecord(t *testing.T) {
+	l := newLog()
+	acme, beta := NewSeen(0), NewSeen(0)
+	for i := range 3 {
+		commitWindow(t, l, acme, window(i, schemaA), i)
+		commitWindow(t, l, beta, ofSource(window(i, schemaA), "beta"), i)
+	}
+	l.cut("ids", 1, 6)
+	results, err := RestoreSeen(context.Background(), l, seenOptions(journalPosition("acme", 3, 0)), seenOptions(journalPosition("beta", 3, 6)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldest := day.Time().Add(6 * time.Second) // memoryLog's time of offset 6, which is beta's
+	if want := (JournalCut{Wanted: 0, LogStart: 6, Before: oldest}); results[0].Cut == nil || *results[0].Cut != want {
+		t.Errorf("cut is %+v, want %+v", results[0].Cut, want)
+	}
+	if results[1].Cut != nil || results[0].Chunks != 1 || results[1].Chunks != 2 {
+		t.Errorf("results are %+v", results)
+	}
+}
+
 func TestRestoreSeenPassesErrorsOn(t *testing.T) {
 	broken := errors.New("broken pipe")
 	for _, where := range []string{"bounds of ids", "read of ids"} {

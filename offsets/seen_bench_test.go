@@ -173,3 +173,29 @@ func BenchmarkRestoreSeen(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
 }
+
+// BenchmarkRestoreSeenOfManyGroups rebuilds the sets of 1,000 credential groups of one
+// shard, each of one source that published five records in each of 60 windows.
+func BenchmarkRestoreSeenOfManyGroups(b *testing.B) {
+	const sources, windows, perWindow = 1000, 60, 5
+	logs := newLog()
+	logs.trusting = true
+	sets, groups := make([]*Seen, sources), make([]SeenOptions, sources)
+	name := func(i int) cdr.SourceName { return cdr.SourceName(fmt.Sprintf("source-%04d", i)) }
+	for i := range groups {
+		sets[i], groups[i] = NewSeen(0), seenOptions(journalPosition(name(i), windows, 0))
+	}
+	for n := range windows {
+		for i, s := range sets {
+			first := (n*sources + i) * perWindow
+			commitWindow(b, logs, s, ofSource(window(n, schemaA), name(i)), first, first+1, first+2, first+3, first+4)
+		}
+	}
+	for b.Loop() {
+		results, err := RestoreSeen(context.Background(), logs, groups...)
+		if err != nil || results[sources-1].IDs != windows*perWindow {
+			b.Fatal(results, err)
+		}
+	}
+	b.ReportMetric(float64(sources*windows*perWindow)*float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
+}
