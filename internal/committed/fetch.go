@@ -48,7 +48,7 @@ func (r *Reader) fetch(ctx context.Context, topic string, partition int, offset,
 		ReplicaID:      consumerReplicaID,
 		MaxWaitTime:    0, // what is stable is there already
 		MinBytes:       1,
-		MaxBytes:       fetchBytes,
+		MaxBytes:       2 * fetchBytes, // the partition's limit is to decide: kfake names no aborted transaction where this one does
 		IsolationLevel: readCommitted,
 		SessionEpoch:   noSession,
 		Topics: []fetch.RequestTopic{{
