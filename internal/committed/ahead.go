@@ -19,12 +19,12 @@ type ahead struct {
 }
 
 // fetchAhead starts a fetch.
-func (r *Reader) fetchAhead(ctx context.Context, topic string, partition int, offset, stableExclusive int64) *ahead {
+func (r *Reader) fetchAhead(ctx context.Context, topic string, partition int, offset, stableExclusive int64, limitBytes int32) *ahead {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
-		a.page, a.err = r.fetch(ctx, topic, partition, offset, stableExclusive)
+		a.page, a.err = r.fetch(ctx, topic, partition, offset, stableExclusive, limitBytes)
 	}()
 	return a
 }

@@ -49,6 +49,40 @@ func TestReadFetchesAhead(t *testing.T) {
 	})
 }
 
+// TestReadStepsWithLargeAnswers: in the middle of a batch that compaction has shortened
+// more is asked for, so that the answer shows the batch behind it.
+func TestReadStepsWithLargeAnswers(t *testing.T) {
+	l := newModelLog([]byte{0xe0, 0x20}) // eight records and two
+	l.batches[0].offsets = l.batches[0].offsets[:3]
+	broker := &modelBroker{log: l, batchesLimit: 1}
+	var limits []int32
+	transport := roundTripper(func(ctx context.Context, addr net.Addr, request kafka.Request) (kafka.Response, error) {
+		if r, ok := request.(*fetch.Request); ok {
+			limit := r.Topics[0].Partitions[0].PartitionMaxBytes
+			limits = append(limits, limit)
+			broker.batchesLimit = map[bool]int{true: 2, false: 1}[limit == steppingBytes]
+		}
+		return broker.RoundTrip(ctx, addr, request)
+	})
+	var got []int64
+	next, _, err := scriptedReader(transport).Read(t.Context(), "t", 0, 0, LastStable, func(r Record) error {
+		got = append(got, r.Offset)
+		return nil
+	})
+	if want := []int64{0, 1, 2, 8, 9}; err != nil || next != 10 || !slices.Equal(got, want) {
+		t.Errorf("read %v, next %d, %v; want %v, 10", got, next, err, want)
+	}
+	if want := []int32{fetchBytes, fetchBytes, steppingBytes}; !slices.Equal(limits, want) {
+		t.Errorf("answers of %v bytes were asked for, want %v", limits, want)
+	}
+}
+
+type roundTripper func(context.Context, net.Addr, kafka.Request) (kafka.Response, error)
+
+func (f roundTripper) RoundTrip(ctx context.Context, addr net.Addr, request kafka.Request) (kafka.Response, error) {
+	return f(ctx, addr, request)
+}
+
 // TestRefusedRecordAbandonsWhatIsFetchedAhead: it is given back, and its goroutine
 // has ended, be the answer there already or never to come.
 func TestRefusedRecordAbandonsWhatIsFetchedAhead(t *testing.T) {

@@ -92,7 +92,7 @@ func (r *Reader) Bounds(ctx context.Context, topic string, partition int) (Bound
 		if err != nil {
 			return Bounds{}, err
 		}
-		page, err := r.fetch(ctx, topic, partition, end, end)
+		page, err := r.fetch(ctx, topic, partition, end, end, fetchBytes)
 		if errors.Is(err, errOutOfRange) {
 			continue
 		}
@@ -162,13 +162,16 @@ func (r *Reader) readFrom(ctx context.Context, topic string, partition int, page
 			return next, err
 		}
 		if following >= endExclusive {
-			next, _, err = page.each(next, endExclusive, scratch, each)
-			if err != nil {
+			if next, _, err = page.each(next, endExclusive, scratch, each); err != nil {
 				return next, err
 			}
 			return endExclusive, nil
 		}
-		ahead := r.fetchAhead(ctx, topic, partition, following, endExclusive)
+		limitBytes := int32(fetchBytes)
+		if following == next+1 {
+			limitBytes = steppingBytes
+		}
+		ahead := r.fetchAhead(ctx, topic, partition, following, endExclusive, limitBytes)
 		if next, scratch, err = page.each(next, endExclusive, scratch, each); err != nil {
 			ahead.abandon()
 			return next, err
@@ -215,7 +218,7 @@ func (r *Reader) first(ctx context.Context, topic string, partition int, fromInc
 				return fromInclusive, nil, err
 			}
 		}
-		page, err := r.fetch(ctx, topic, partition, from, from)
+		page, err := r.fetch(ctx, topic, partition, from, from, fetchBytes)
 		if errors.Is(err, errOutOfRange) && fromInclusive == Earliest {
 			continue // retention took it in between
 		}

@@ -15,9 +15,16 @@ import (
 )
 
 const (
-	// fetchBytes is large so that an answer seldom ends in the middle of a
-	// compacted batch, which costs a request for each offset stepped over.
-	fetchBytes = 8 << 20
+	// fetchBytes is the size of an answer as it is sent. Decompressed it is several
+	// times as large, positions ten times, and a read holds two, for every shard that
+	// is being restored. Larger ones are no faster, and far slower where the memory
+	// limit of the process makes the garbage collector work for them.
+	fetchBytes = 1 << 20
+
+	// steppingBytes is asked for behind an answer that moved on by one offset: in the
+	// middle of a batch that compaction has shortened. An answer that shows no other
+	// batch costs a request for each offset stepped over.
+	steppingBytes = 8 << 20
 
 	// patientWaitMillis lets the broker wait for what it should have, for
 	// instance from remote storage. An answer with data is never held back.
@@ -43,12 +50,12 @@ var errNothingThere = errors.New("the leader shows no record batch below the las
 // moves; offset may lie anywhere from the log's start to its end. Below
 // stableExclusive, and below the last stable offset of the answer itself, there
 // must be something; a page without batches is a hole that compaction has made.
-func (r *Reader) fetch(ctx context.Context, topic string, partition int, offset, stableExclusive int64) (*page, error) {
+func (r *Reader) fetch(ctx context.Context, topic string, partition int, offset, stableExclusive int64, limitBytes int32) (*page, error) {
 	request := &fetch.Request{
 		ReplicaID:      consumerReplicaID,
 		MaxWaitTime:    0, // what is stable is there already
 		MinBytes:       1,
-		MaxBytes:       2 * fetchBytes, // the partition's limit is to decide: kfake names no aborted transaction where this one does
+		MaxBytes:       2 * limitBytes, // the partition's limit is to decide: kfake names no aborted transaction where this one does
 		IsolationLevel: readCommitted,
 		SessionEpoch:   noSession,
 		Topics: []fetch.RequestTopic{{
@@ -58,7 +65,7 @@ func (r *Reader) fetch(ctx context.Context, topic string, partition int, offset,
 				CurrentLeaderEpoch: unknownLeaderEpoch,
 				FetchOffset:        offset,
 				LogStartOffset:     -1, // for followers only
-				PartitionMaxBytes:  fetchBytes,
+				PartitionMaxBytes:  limitBytes,
 			}},
 		}},
 	}
