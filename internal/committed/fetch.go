@@ -16,9 +16,9 @@ import (
 
 const (
 	// fetchBytes is the size of an answer as it is sent. Decompressed it is several
-	// times as large, positions ten times, and a read holds two, for every shard that
-	// is being restored. Larger ones are no faster, and far slower where the memory
-	// limit of the process makes the garbage collector work for them.
+	// times as large, and a read holds two, for every shard that is being restored.
+	// Larger ones are hardly faster, and far slower where the memory limit of the
+	// process makes the garbage collector work for them.
 	fetchBytes = 1 << 20
 
 	// steppingBytes is asked for behind an answer that moved on by one offset: in the
