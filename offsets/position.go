@@ -30,9 +30,13 @@ type Position struct {
 	Shards              int    // how many shards there are
 	Counter             cdr.Counter
 
+	Start           cdr.Instant // where the source began: nothing from before was asked for
 	FeedPublished   cdr.Instant // every feed window before it is committed
 	FeedSettled     cdr.Instant // and passed by the widest sweep
-	StreamPublished cdr.Instant // every stream window before it is committed; unset without cdr_stream
+	StreamPublished cdr.Instant // cdr_stream is committed to there, if it was ever read
+
+	Sweeps   []cdr.SweepRound // the latest round of each sweep
+	Rechecks []cdr.Recheck    // windows that were incomplete, to be read again soon
 
 	LastWindow    WindowSummary
 	LastRequestAt time.Time   // of the latest request on the credential; what the budget goes on from
@@ -50,6 +54,10 @@ type Position struct {
 	// its leading comma. They are written again, see Encode.
 	unknown string
 }
+
+// Published is the watermark of the live edge: how far the endpoint that follows it
+// is committed. Of cdr_stream it is a time of insertion.
+func (p Position) Published() cdr.Instant { return max(p.FeedPublished, p.StreamPublished) }
 
 // Definition is what a source asks for. A change of it changes what "committed
 // up to" means, so a person has to accept it.
@@ -160,7 +168,10 @@ func (p Position) contradiction() error {
 	if err := p.LastWindow.validate(); err != nil {
 		return err
 	}
-	for _, i := range []cdr.Instant{p.FeedPublished, p.FeedSettled, p.StreamPublished, p.OldestRecord, p.LastGap.StartInclusive, p.LastGap.EndExclusive} {
+	if err := p.secondReadings(); err != nil {
+		return err
+	}
+	for _, i := range []cdr.Instant{p.Start, p.FeedPublished, p.FeedSettled, p.StreamPublished, p.OldestRecord, p.LastGap.StartInclusive, p.LastGap.EndExclusive} {
 		if i < 0 || i > lastInstant {
 			return fmt.Errorf("instant %d lies outside the years 1970 to 9999", i)
 		}
@@ -174,12 +185,32 @@ func (p Position) contradiction() error {
 		return fmt.Errorf("shard %d of %d", p.Shard, p.Shards)
 	case p.FeedSettled > p.FeedPublished:
 		return fmt.Errorf("feed_settled %s is later than feed_published %s", p.FeedSettled, p.FeedPublished)
+	case p.Start > p.FeedPublished:
+		return fmt.Errorf("start %s is later than feed_published %s", p.Start, p.FeedPublished)
 	case p.JournalFrom < 0:
 		return fmt.Errorf("journal_from %d", p.JournalFrom)
 	case !p.LastGap.IsZero() && p.LastGap.Validate() != nil:
 		return fmt.Errorf("last_gap: %w", p.LastGap.Validate())
 	case !p.LastRequestAt.IsZero() && (p.LastRequestAt.Unix() < 0 || p.LastRequestAt.Unix() > int64(lastInstant)):
 		return fmt.Errorf("last_request_at %s lies outside the years 1970 to 9999", p.LastRequestAt)
+	}
+	return nil
+}
+
+// secondReadings reports sweeps and rechecks that cannot be.
+func (p Position) secondReadings() error {
+	for i, round := range p.Sweeps {
+		if err := round.Validate(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(p.Sweeps[:i], func(other cdr.SweepRound) bool { return other.BackSeconds == round.BackSeconds }) {
+			return fmt.Errorf("two rounds of a sweep of %s", round.Back())
+		}
+	}
+	for _, recheck := range p.Rechecks {
+		if err := recheck.Span.Validate(); err != nil {
+			return fmt.Errorf("recheck: %w", err)
+		}
 	}
 	return nil
 }
@@ -212,9 +243,12 @@ func (p *Position) members() []member {
 	return []member{
 		{"source", &p.Source},
 		{"counter", &p.Counter},
+		{"start", &p.Start},
 		{"feed_published", &p.FeedPublished},
 		{"feed_settled", &p.FeedSettled},
 		{"stream_published", &p.StreamPublished},
+		{"sweeps", &p.Sweeps},
+		{"rechecks", &p.Rechecks},
 		{"last_window", &p.LastWindow},
 		{"last_request_at", (*requestTime)(&p.LastRequestAt)},
 		{"oldest_record", &p.OldestRecord},
@@ -272,6 +306,12 @@ func (p Position) Encode() ([]byte, error) {
 	if p.Definition.Locations == nil {
 		p.Definition.Locations = []string{}
 	}
+	if p.Sweeps == nil {
+		p.Sweeps = []cdr.SweepRound{}
+	}
+	if p.Rechecks == nil {
+		p.Rechecks = []cdr.Recheck{}
+	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `{"version":%d,"min_reader":%d`, positionVersion, positionMinReader)
 	values := json.NewEncoder(&out)
@@ -325,6 +365,12 @@ func DecodePosition(value []byte) (Position, error) {
 	}
 	if len(p.Definition.Locations) == 0 {
 		p.Definition.Locations = nil
+	}
+	if len(p.Sweeps) == 0 {
+		p.Sweeps = nil
+	}
+	if len(p.Rechecks) == 0 {
+		p.Rechecks = nil
 	}
 	return p, p.Validate()
 }

@@ -24,9 +24,15 @@ func examplePosition() Position {
 		Shard:               3,
 		Shards:              16,
 		Counter:             42,
+		Start:               day.Add(-31 * 24 * time.Hour),
 		FeedPublished:       day.Add(10 * time.Hour),
 		FeedSettled:         day.Add(-38 * time.Hour),
 		StreamPublished:     day.Add(10*time.Hour + 4*time.Minute),
+		Sweeps: []cdr.SweepRound{
+			{BackSeconds: 7200, Began: day.Add(9 * time.Hour), Next: day.Add(9 * time.Hour), End: day.Add(9 * time.Hour)},
+			{BackSeconds: 172800, Began: day.Add(8 * time.Hour), Next: day.Add(-38 * time.Hour), End: day.Add(8 * time.Hour)},
+		},
+		Rechecks: []cdr.Recheck{{Span: cdr.Span{StartInclusive: day, EndExclusive: day.Add(time.Hour)}, Due: day.Add(11 * time.Hour)}},
 		LastWindow: WindowSummary{
 			Span:     cdr.Span{StartInclusive: day.Add(9*time.Hour + 59*time.Minute), EndExclusive: day.Add(10*time.Hour + 4*time.Minute)},
 			Endpoint: cdr.Stream,

@@ -152,12 +152,10 @@ func Plan(s State, b BudgetView, now time.Time) Decision {
 	if b.NextInitial.After(now) {
 		return wait(b.NextInitial, WhyBudget)
 	}
-	oldest := s.oldestStart(now)
-	if s.Published < oldest {
-		end := min(oldest.Add(gapMargin), youngest)
-		return Decision{Gap: &cdr.Span{StartInclusive: s.Published, EndExclusive: end}}
+	if lost := s.Lost(now); lost != nil {
+		return Decision{Gap: lost}
 	}
-	return Decision{Request: s.request(youngest, oldest)}
+	return Decision{Request: s.request(youngest, s.oldestStart(now))}
 }
 
 func wait(until time.Time, why string) Decision { return Decision{Wait: &Wait{Until: until, Why: why}} }

@@ -1,6 +1,7 @@
 // Package poller decides what to ask the feed of Webex Calling, and asks it.
 //
 //	Plan    pure: from what is known of a source to a Request, a Wait or a Gap   (plan.go)
+//	Sweeps  the same for what lies behind the live edge and is read again        (sweep.go)
 //	Budget  how many requests a credential may make, and when the next is legal  (budget.go)
 //	Feed    one window: every page of it, in order, or an error                  (feed.go)
 //	tokens  access tokens from a file or by refresh grant                        (token*.go)
@@ -32,12 +33,14 @@ import (
 // Request is one window to be asked for.
 type Request struct {
 	Span     cdr.Span // what is asked, overlap included
-	Commit   cdr.Span // what the window will settle: it starts at the published watermark
+	Commit   cdr.Span // what the window will settle: it starts at the published watermark; unset: it moves no watermark of the live edge
 	Endpoint cdr.Endpoint
 	Purpose  cdr.Purpose
 	MinAge   time.Duration // the feed's Date must be this much later than Span.EndExclusive
 	Lookback time.Duration // how far back the feed answers; 0: unknown
 	PageSize int           // the max parameter; 0: as the Feed sees fit
+
+	Round cdr.SweepRound // of a sweep: how far it will have come; unset otherwise
 }
 
 // PageSink takes the pages of one window in order.

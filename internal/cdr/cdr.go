@@ -39,6 +39,8 @@ const (
 	Live Purpose = "live"
 	// CatchUp works off a backlog, in windows as wide as the feed allows.
 	CatchUp Purpose = "catch_up"
+	// Sweep reads again what was read before, for records that came late.
+	Sweep Purpose = "sweep"
 	// Gap records a span that the feed can no longer return. No request is made.
 	Gap Purpose = "gap"
 	// Start fixes the first position of a new source. No request is made.

@@ -299,7 +299,7 @@ func (s *shard) close(batch []*window, at time.Time) (map[*window]offsets.Positi
 	next := make(map[*window]offsets.Position, len(batch))
 	for _, w := range batch {
 		before := s.positions[w.source.name]
-		if w.purpose != cdr.Start && (w.request.Commit.StartInclusive != before.FeedPublished || w.counter != before.Counter+1) {
+		if !w.follows(before) {
 			return nil, nil, fmt.Errorf("%w: window %s of source %s, counter %d, does not follow its position: published to %s, counter %d",
 				errLost, w.request.Commit, w.source.name, w.counter, before.FeedPublished, before.Counter)
 		}

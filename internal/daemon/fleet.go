@@ -174,7 +174,7 @@ func (d *Daemon) followOthers(ctx context.Context) {
 func (d *Daemon) followShard(ctx context.Context, shard int, from int64) (next int64, err error) {
 	next, _, err = d.reader.Read(ctx, d.config.Kafka.Topics.Offsets, shard, from, committed.LastStable, func(r committed.Record) error {
 		if p, err := offsets.DecodePosition(r.Value); err == nil && string(p.Source) == string(r.Key) {
-			d.finish.published(cdr.SourceName(p.Source), p.FeedPublished)
+			d.finish.published(cdr.SourceName(p.Source), p.Published())
 		}
 		return nil
 	})

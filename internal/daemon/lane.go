@@ -27,6 +27,7 @@ type lane struct {
 	sources []*source
 	budget  *poller.Budget
 	seen    *offsets.Seen
+	turns   turns
 	log     *zap.Logger
 
 	name               string
@@ -78,13 +79,12 @@ type choice struct {
 	gap     *cdr.Span
 }
 
-// choose waits until some source has something to do and returns the most
-// urgent: what would age out of the feed first, then who waited longest.
+// choose waits until some source has something to do and returns the most urgent.
 func (l *lane) choose(ctx context.Context) (choice, error) {
 	for {
 		now := time.Now()
-		best, wakeAt := l.mostUrgent(now)
-		if best.source != nil {
+		ready, wakeAt := l.ready(now)
+		if best := l.turns.next(ready, now); best.source != nil {
 			return best, nil
 		}
 		l.daemon.board.Progress(l.name, wakeAt.Sub(now)+time.Minute)
@@ -94,27 +94,28 @@ func (l *lane) choose(ctx context.Context) (choice, error) {
 	}
 }
 
-func (l *lane) mostUrgent(now time.Time) (best choice, wakeAt time.Time) {
+// ready finds of each kind of work what is most urgent, and when there may be more.
+func (l *lane) ready(now time.Time) (ready [works]choice, wakeAt time.Time) {
 	view := l.budget.View(now)
 	wakeAt = now.Add(time.Minute)
 	for _, s := range l.sources {
 		if s.halted() || s.planned(l.daemon.until) {
 			continue
 		}
-		decision := poller.Plan(s.plan, view, now)
-		switch {
-		case decision.Gap != nil, decision.Request != nil:
-			if best.source == nil || s.moreUrgentThan(best.source, now) {
-				best = choice{s, decision.Request, decision.Gap}
+		for i, decide := range [works]func(poller.BudgetView, time.Time) poller.Decision{live: s.decide, sweep: s.decideSweep} {
+			kind, best := work(i), &ready[i]
+			decision := decide(view, now)
+			if decision.Wait != nil {
+				s.showWait(kind, decision.Wait)
+				wakeAt = earlier(wakeAt, decision.Wait.Until)
+				continue
 			}
-		default:
-			s.report(func(board *status.Source) { board.NextRequestAt = decision.Wait.Until })
-			if decision.Wait.Until.Before(wakeAt) {
-				wakeAt = decision.Wait.Until
+			if best.source == nil || s.moreUrgentThan(best.source, kind, now) {
+				*best = choice{s, decision.Request, decision.Gap}
 			}
 		}
 	}
-	return best, wakeAt
+	return ready, wakeAt
 }
 
 // sleep waits for a duration, or less long if the window in flight is settled.
@@ -157,7 +158,7 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	defer w.release()
 	if v.err != nil {
 		w.pending.Discard()
-		w.source.rewind()
+		w.source.rewind(time.Now())
 		if errors.Is(v.err, cdr.ErrWindowTooLarge) {
 			w.source.failed(w, v.err, time.Now())
 		} else {
@@ -190,7 +191,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		return l.gapWindow(c.source, *c.gap), nil
 	}
 	request := l.trimmed(c)
-	share, err := l.reserve(ctx, c.source.expectedBytes(request.Span))
+	share, err := l.reserve(ctx, c.source.expectedBytes(request))
 	if err != nil || share == nil {
 		return nil, err
 	}
@@ -198,7 +199,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 	l.daemon.board.Progress(l.name, requestPatience)
 	c.source.enter(status.Fetching, "")
 	w.outcome, err = c.source.feed.Fetch(ctx, request, w)
-	c.source.servedAt = time.Now()
+	c.source.tries[w.work()].servedAt = time.Now()
 	if err == nil {
 		err = c.source.judge(w)
 	}
@@ -233,7 +234,7 @@ func (l *lane) reserve(ctx context.Context, expectedBytes int64) (*share, error)
 // trimmed cuts a request at the instant the daemon was asked to run to.
 func (l *lane) trimmed(c choice) poller.Request {
 	request := *c.request
-	if until := l.daemon.until; !until.IsZero() && request.Commit.EndExclusive > until {
+	if until := l.daemon.until; !until.IsZero() && request.Commit.EndExclusive > until { // of a sweep there is none
 		request.Commit.EndExclusive = until
 		request.Span.EndExclusive = until
 	}
@@ -251,7 +252,7 @@ func (l *lane) newWindow(s *source, request poller.Request, share *share) *windo
 		draft:   producer.NewDraft(l.daemon.layout, l.shard.index),
 		pending: l.seen.Begin(offsets.Window{
 			ID:                cdr.WindowID{Source: s.name, Counter: counter},
-			Span:              request.Commit,
+			Span:              request.Span,
 			SchemaFingerprint: l.daemon.fingerprint,
 		}),
 		facts:             facts{reports: offsets.NoReportTimes},
@@ -267,7 +268,7 @@ func (l *lane) newWindow(s *source, request poller.Request, share *share) *windo
 func (l *lane) gapWindow(s *source, gap cdr.Span) *window {
 	l.log.Error("records are lost: the feed no longer reaches back so far",
 		zap.String("source", string(s.name)), zap.Stringer("gap", gap), zap.Duration("lookback", s.plan.Lookback))
-	w := l.newWindow(s, poller.Request{Span: gap, Commit: gap, Endpoint: s.plan.Endpoint, Purpose: cdr.Gap}, nil)
+	w := l.newWindow(s, poller.Request{Span: gap, Commit: gap, Endpoint: cdr.Feed, Purpose: cdr.Gap}, nil)
 	w.outcome.TotalCount = -1
 	w.unproven = "gap: older than the feed answers"
 	return w

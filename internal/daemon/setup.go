@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -246,15 +248,19 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 			},
 		})
 	}
-	for _, sweep := range cfg.Sweeps {
-		s.widest = max(s.widest, sweep.Back)
-	}
 	s.plan.Policy = poller.DefaultPolicy(cdr.Feed)
 	s.plan.MinAge, s.plan.Overlap, s.plan.MaxWindow, s.plan.Lookback = cfg.MinAge, cfg.Overlap, cfg.MaxWindow, cfg.Lookback
 	s.plan.MaxWindowBytes = int64(d.config.Memory.MaxWindowBytes)
 	if err := s.plan.Validate(); err != nil {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, err)
 	}
+	s.stream.Policy = poller.DefaultPolicy(cdr.Stream)
+	s.stream.Overlap, s.stream.MaxWindowBytes = min(cfg.Overlap, s.stream.MaxWindow/2), s.plan.MaxWindowBytes
+	s.sweeps.Policy = s.plan.Policy
+	for _, sweep := range cfg.Sweeps {
+		s.sweeps.Sweeps = append(s.sweeps.Sweeps, poller.Sweep{Every: sweep.Every, Back: sweep.Back})
+	}
+	slices.SortFunc(s.sweeps.Sweeps, func(a, b poller.Sweep) int { return cmp.Compare(a.Back, b.Back) })
 	return s, nil
 }
 

@@ -248,7 +248,7 @@ func (s *shard) resume(group string, sources []*source) offsets.SeenOptions {
 	}
 	for _, src := range sources {
 		if !src.halted() {
-			src.resume(s.positions[src.name])
+			src.resume(s.positions[src.name], time.Now())
 		}
 		// What a halted source has published, the others must not publish again.
 		if position := s.positions[src.name]; position.Counter > 0 {

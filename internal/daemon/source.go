@@ -26,18 +26,48 @@ type source struct {
 	headers    *headerBuilder
 	board      *status.Board
 	log        *zap.Logger
-	widest     time.Duration // how far back the widest sweep reads
 
-	position     offsets.Position // as of the last definite commit; counter 0: none yet
-	plan         poller.State     // runs ahead of position by the window in flight
-	servedAt     time.Time        // of the last fetch
-	tokenWarning string           // as last told
-	stops        int              // times in a row that it needed a person
-	shortfalls   int              // times in a row that the feed returned less than it announced
-	leastBytes   int64            // that the next window needs, because the last one found no more room; 0: not known
+	// What to ask next. All of it runs ahead of position by the window in flight.
+	position  offsets.Position // as of the last definite commit; counter 0: none yet
+	plan      poller.State     // of cdr_feed: its live edge, or how far the sweeps have followed it
+	stream    poller.State     // of cdr_stream
+	streaming bool             // the live edge is that of cdr_stream
+	restUntil time.Time        // cdr_stream was refused: not asked before
+	sweeps    poller.Sweeps    // what is read again behind the live edge
+	tries     [works]tries     // what became of the last requests, by work
+
+	tokenWarning string // as last told
+	stops        int    // times in a row that it needed a person
 	finish       *finish
 	tokenState   func(now time.Time) status.Token // nil: a bare token, of which nothing is known
 	halt         status.State                     // why nothing more is asked; empty: it runs
+}
+
+// tries is what the last windows of one work have come to.
+type tries struct {
+	servedAt   time.Time // of the last fetch
+	shortfalls int       // times in a row that the feed returned less than it announced
+	leastBytes int64     // that the next window needs, because the last one found no more room; 0: not known
+}
+
+// live is the plan of the live edge.
+func (s *source) live() *poller.State {
+	if s.streaming {
+		return &s.stream
+	}
+	return &s.plan
+}
+
+// planOf is the plan that a request came from.
+func (s *source) planOf(request poller.Request) *poller.State {
+	switch {
+	case request.Purpose == cdr.Sweep:
+		return &s.sweeps.State
+	case request.Endpoint == cdr.Stream:
+		return &s.stream
+	default:
+		return &s.plan
+	}
 }
 
 // halted reports whether the source waits for a person.
@@ -45,40 +75,32 @@ func (s *source) halted() bool { return s.halt != "" }
 
 // planned reports whether everything before until is at least handed over.
 func (s *source) planned(until cdr.Instant) bool {
-	return !until.IsZero() && s.plan.Published >= until
-}
-
-// moreUrgentThan orders two sources that could both be asked now: first what the
-// feed is about to forget, then whoever has waited longest.
-func (s *source) moreUrgentThan(other *source, now time.Time) bool {
-	if mine, theirs := s.agesOut(now), other.agesOut(now); mine != theirs {
-		return mine
-	}
-	return s.servedAt.Before(other.servedAt)
+	return !until.IsZero() && s.live().Published >= until
 }
 
 // agesOut reports whether the oldest unpublished instant is within the last
-// tenth of the feed's lookback.
+// tenth of the endpoint's lookback.
 func (s *source) agesOut(now time.Time) bool {
-	age := now.Sub(s.plan.Published.Time())
-	return age > s.plan.Lookback-s.plan.Lookback/10
+	live := s.live()
+	age := now.Sub(live.Published.Time())
+	return age > live.Lookback-live.Lookback/10
 }
 
 // resume takes the position that a restore found, and plans on from it.
-func (s *source) resume(position offsets.Position) {
+func (s *source) resume(position offsets.Position, now time.Time) {
 	s.position = position
-	s.plan.Published = position.FeedPublished
-	if position.LastWindow.Purpose == cdr.Start {
-		s.plan.AskFrom = position.FeedPublished // nothing from before its start
-	}
+	s.plan.AskFrom = max(s.plan.AskFrom, position.Start) // nothing from before its start
+	s.sweeps.Start = position.Start
+	s.rewind(now)
 	s.halt = ""
-	s.shortfalls, s.leastBytes = 0, 0
+	for i := range s.tries {
+		s.tries[i].shortfalls, s.tries[i].leastBytes = 0, 0
+	}
 	s.report(func(b *status.Source) {
-		b.State, b.Reason, b.Remedy = status.Waiting, "", ""
-		b.Published, b.Settled, b.Counter = position.FeedPublished, position.FeedSettled, position.Counter
+		b.Published, b.Settled, b.Counter = position.Published(), position.FeedSettled, position.Counter
 		b.Shard = position.Shard
 	})
-	s.finish.published(s.name, position.FeedPublished)
+	s.finish.published(s.name, position.Published())
 }
 
 // overtakenBy reports whether a restored position is further than this process
@@ -89,9 +111,58 @@ func (s *source) overtakenBy(restored offsets.Position) bool {
 }
 
 // rewind plans again from the last definite commit.
-func (s *source) rewind() {
+func (s *source) rewind(now time.Time) {
 	s.plan.Published = s.position.FeedPublished
+	s.stream.Published = s.position.StreamPublished
+	s.streaming = s.config.Endpoint != config.Feed && s.stream.Published > s.plan.Published
+	if s.config.Endpoint == config.Stream {
+		s.toStream()
+	}
+	s.sweeps.Begin(s.position.Sweeps, now)
+	s.sweeps.Rechecks = s.position.Rechecks
 	s.enter(status.Waiting, "")
+}
+
+// toStream lets cdr_stream follow the live edge from here on: from a little before
+// where cdr_feed was read to, if it was not further already.
+func (s *source) toStream() {
+	s.streaming = true
+	s.stream.Published = max(s.stream.Published, poller.StreamFrom(s.plan.Published))
+}
+
+// decide plans the live edge. A source that lags too far behind for cdr_stream
+// reads cdr_feed until it has caught up; one that was told to use nothing else
+// skips what cdr_stream has forgotten, and leaves it to the sweeps.
+func (s *source) decide(view poller.BudgetView, now time.Time) poller.Decision {
+	if s.streaming && s.config.Endpoint == config.Auto && poller.TooFarForStream(&s.stream, now) {
+		s.log.Warn("too far behind for cdr_stream, reading cdr_feed until it has caught up", zap.Stringer("published", s.stream.Published))
+		s.streaming = false
+	}
+	if !s.streaming {
+		return poller.Plan(s.plan, view, now)
+	}
+	if lost := s.plan.Lost(now); lost != nil {
+		return poller.Decision{Gap: lost}
+	}
+	decision := poller.Plan(s.stream, view, now)
+	if skipped := decision.Gap; skipped != nil {
+		s.log.Warn("cdr_stream has no more of this time, the next sweep reads it from cdr_feed", zap.Stringer("span", skipped))
+		s.stream.SkipGap(*skipped)
+		return poller.Plan(s.stream, view, now)
+	}
+	return decision
+}
+
+// decideSweep plans what is read again.
+func (s *source) decideSweep(view poller.BudgetView, now time.Time) poller.Decision {
+	s.sweeps.Published, s.sweeps.Settled, s.sweeps.Edge = s.plan.Published, s.position.FeedSettled, s.plan.Published
+	if s.streaming {
+		s.sweeps.Edge = 0
+	}
+	if pause := s.live().NotBefore; pause.After(s.sweeps.NotBefore) {
+		s.sweeps.NotBefore = pause // it is the same feed that answers
+	}
+	return s.sweeps.Plan(view, now)
 }
 
 // nextCounter is the counter of the next window, with one of the lane in flight.
@@ -106,18 +177,38 @@ func (s *source) nextCounter(inFlight *window) cdr.Counter {
 // horizon is the oldest window end whose IDs a window of this source may still
 // meet: the widest sweep, the overlap and a day for good measure.
 func (s *source) horizon() cdr.Instant {
-	return s.position.FeedPublished.Add(-s.widest - s.plan.Overlap - 24*time.Hour)
+	return min(s.position.FeedSettled, s.position.FeedPublished.Add(-s.sweeps.Widest())).Add(-s.plan.Overlap - 24*time.Hour)
 }
 
 // handedOver plans on as if the window were committed.
 func (s *source) handedOver(w *window) {
-	if w.purpose == cdr.Gap {
+	switch work := w.work(); {
+	case w.purpose == cdr.Gap:
 		s.plan.SkipGap(w.request.Commit)
-		return
+	case work == sweep:
+		s.learn(w)
+		s.sweeps.Advance(w.request)
+		if read := w.request.Span; read.StartInclusive <= s.plan.Published {
+			s.plan.Published = max(s.plan.Published, read.EndExclusive)
+		}
+	default:
+		s.learn(w)
+		s.live().Published = w.request.Commit.EndExclusive
+		if s.config.Endpoint == config.Auto && w.purpose == cdr.Live && !s.streaming && w.began.After(s.restUntil) {
+			s.toStream()
+		}
 	}
-	s.shortfalls, s.leastBytes = 0, 0
-	s.plan.Published = w.request.Commit.EndExclusive
-	s.plan.Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	w.rounds, w.rechecks = s.sweeps.Rounds, s.sweeps.Rechecks
+}
+
+// learn takes in what a window that was read tells of those to come.
+func (s *source) learn(w *window) {
+	s.planOf(w.request).Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	tries := &s.tries[w.work()]
+	tries.shortfalls, tries.leastBytes = 0, 0
+	if w.doubtful {
+		s.sweeps.Doubt(w.request.Span, w.began)
+	}
 }
 
 // committed takes over the position of a definite commit.
@@ -126,7 +217,7 @@ func (s *source) committed(position offsets.Position) {
 	s.stops = 0
 	s.enter(status.Waiting, "")
 	s.showToken()
-	s.finish.published(s.name, position.FeedPublished)
+	s.finish.published(s.name, position.Published())
 }
 
 // judge decides whether a completely read window counts, and as what. A feed
@@ -136,13 +227,15 @@ func (s *source) judge(w *window) error {
 	w.unproven = w.outcome.Unproven
 	w.distinctIDs = w.distinct()
 	if announced := w.outcome.TotalCount; announced > w.distinctIDs {
-		s.shortfalls++
+		tries := &s.tries[w.work()]
+		tries.shortfalls++
 		shortfall := fmt.Errorf("the feed announced %d records for %s and returned %d", announced, w.request.Span, w.distinctIDs)
-		if s.shortfalls <= 2 {
-			return &poller.Replan{Cause: shortfall, HalveSpan: s.shortfalls == 2}
+		if tries.shortfalls <= 2 {
+			return &poller.Replan{Cause: shortfall, HalveSpan: tries.shortfalls == 2}
 		}
 		w.unproven = shortfall.Error()
-		s.log.Error("window stays unproven", zap.Error(shortfall), zap.Int("attempts", s.shortfalls))
+		w.doubtful = w.purpose != cdr.Sweep
+		s.log.Error("window stays unproven", zap.Error(shortfall), zap.Int("attempts", tries.shortfalls))
 	}
 	if w.unproven == "" && w.facts.items == 0 && s.beyondMemory(w.request.Span) {
 		w.unproven = "empty, and older than any record this source ever returned: the feed may not reach back so far"
@@ -162,9 +255,9 @@ func (s *source) positionAfter(w *window, before offsets.Position) offsets.Posit
 	after.Counter = w.counter
 	after.LastWindow = offsets.WindowSummary{Endpoint: w.request.Endpoint, Purpose: w.purpose}
 	if w.purpose != cdr.Start {
-		after.LastWindow.Span = w.request.Commit
+		after.LastWindow.Span = w.request.Span
 	}
-	after.FeedPublished = w.request.Commit.EndExclusive
+	after.Sweeps, after.Rechecks = w.rounds, w.rechecks
 	after.JournalFrom = w.journalFrom
 	after.SchemaFingerprint = w.schemaFingerprint
 	if after.OrgUUID == "" {
@@ -176,15 +269,32 @@ func (s *source) positionAfter(w *window, before offsets.Position) offsets.Posit
 	if first := cdr.Instant(w.facts.reports.EarliestMillis / 1000); w.facts.reports.EarliestMillis <= w.facts.reports.LatestMillis && first > 0 && (after.OldestRecord.IsZero() || first < after.OldestRecord) {
 		after.OldestRecord = first
 	}
-	if w.purpose == cdr.Gap {
-		after.LastGap = w.request.Commit
-	}
-	// Asked for late enough, a window holds what the widest sweep would find; and
-	// before its start a source has nothing to find.
-	if w.purpose == cdr.Start || before.FeedSettled == before.FeedPublished && w.began.After(after.FeedPublished.Time().Add(s.widest)) {
-		after.FeedSettled = after.FeedPublished
+	switch {
+	case w.purpose == cdr.Start:
+		start := w.request.Commit.EndExclusive
+		after.Start, after.FeedPublished, after.FeedSettled = start, start, start // before its start a source has nothing to find
+	case w.request.Endpoint == cdr.Stream:
+		after.StreamPublished = w.request.Commit.EndExclusive
+	default:
+		s.advanceFeed(w, &after)
 	}
 	return after
+}
+
+// advanceFeed moves the two watermarks of cdr_feed behind a window that begins
+// where they are, or before, whatever it was asked for. What was asked for late
+// enough holds what the widest sweep would find.
+func (s *source) advanceFeed(w *window, after *offsets.Position) {
+	read := w.request.Span
+	if w.purpose == cdr.Gap {
+		after.LastGap = read
+	}
+	if read.StartInclusive <= after.FeedPublished {
+		after.FeedPublished = max(after.FeedPublished, read.EndExclusive)
+	}
+	if late := cdr.InstantOf(w.began.Add(w.outcome.Skew - s.sweeps.Widest())); read.StartInclusive <= after.FeedSettled {
+		after.FeedSettled = max(after.FeedSettled, min(read.EndExclusive, late))
+	}
 }
 
 // startWindow is the first commit of a new source: it fixes where it begins.
@@ -194,7 +304,7 @@ func (s *source) startWindow(layout *producer.Layout, shard int, now time.Time) 
 		source:  s,
 		purpose: cdr.Start,
 		counter: 1,
-		request: poller.Request{Commit: cdr.Span{EndExclusive: start}, Endpoint: s.plan.Endpoint, Purpose: cdr.Start},
+		request: poller.Request{Commit: cdr.Span{EndExclusive: start}, Endpoint: cdr.Feed, Purpose: cdr.Start},
 		outcome: poller.Outcome{TotalCount: -1},
 		began:   now,
 		draft:   producer.NewDraft(layout, shard),
@@ -211,21 +321,38 @@ func (s *source) failed(w *window, err error, now time.Time) {
 		s.learnDensity(w)
 	}
 	if errors.Is(err, errNoRoom) {
-		s.leastBytes = 2 * w.bytes()
+		s.tries[w.work()].leastBytes = 2 * w.bytes()
 	}
 	var stopped *poller.Stopped
-	switch unknown := s.plan.LearnFailure(w.request, w.outcome, err, now); {
+	plan := s.planOf(w.request)
+	switch unknown := plan.LearnFailure(w.request, w.outcome, err, now); {
 	case errors.As(unknown, &stopped):
+		if w.request.Endpoint == cdr.Stream && s.config.Endpoint == config.Auto {
+			s.leaveStream(stopped, now)
+			return
+		}
 		s.stop(stopped)
 	case unknown != nil:
 		const pause = time.Minute
-		s.plan.NotBefore = now.Add(pause)
+		plan.NotBefore = now.Add(pause)
 		s.log.Error("window failed", zap.Stringer("span", w.request.Span), zap.Duration("pause", pause), zap.Error(unknown))
 		s.enter(status.BackingOff, unknown.Error())
 	default:
 		s.log.Info("window is planned again", zap.Stringer("span", w.request.Span), zap.Error(err))
 		s.enter(status.BackingOff, err.Error())
 	}
+}
+
+// streamRest is how long cdr_stream is left alone after it refused a source.
+const streamRest = time.Hour
+
+// leaveStream goes on with cdr_feed where cdr_stream refuses: if it is the source
+// that is refused, cdr_feed will tell.
+func (s *source) leaveStream(stopped *poller.Stopped, now time.Time) {
+	s.log.Warn("cdr_stream refuses, reading cdr_feed", zap.String("reason", stopped.Message), zap.Duration("for", streamRest))
+	s.streaming, s.restUntil = false, now.Add(streamRest)
+	s.stream.NotBefore = time.Time{}
+	s.enter(status.Waiting, "")
 }
 
 // learnDensity takes from a window that outgrew its bytes what its first pages
@@ -235,8 +362,9 @@ func (s *source) learnDensity(w *window) {
 	if w.facts.items == 0 || w.outcome.TotalCount <= 0 {
 		return
 	}
-	s.plan.RecordsPerHour = float64(w.outcome.TotalCount) / w.request.Span.Duration().Hours()
-	s.plan.BytesPerRecord = float64(w.bytes()) / float64(w.facts.items)
+	plan := s.planOf(w.request)
+	plan.RecordsPerHour = float64(w.outcome.TotalCount) / w.request.Span.Duration().Hours()
+	plan.BytesPerRecord = float64(w.bytes()) / float64(w.facts.items)
 }
 
 // soonReprobe is how soon a source that stopped must try again by itself for a
@@ -296,6 +424,13 @@ func (s *source) enter(state status.State, reason string) {
 	s.report(func(b *status.Source) { b.State, b.Reason, b.Remedy = state, reason, "" })
 }
 
+// showWait shows when the source will be asked next.
+func (s *source) showWait(w work, wait *poller.Wait) {
+	if w == live {
+		s.report(func(b *status.Source) { b.NextRequestAt = wait.Until })
+	}
+}
+
 func (s *source) report(change func(*status.Source)) { s.board.Update(s.name, change) }
 
 // showToken puts what a person should know of the token on the board, and the
@@ -329,14 +464,16 @@ func (s *source) showBudget(budget *poller.Budget) {
 	})
 }
 
-// expectedBytes is what a window over span will probably take, by what the plan
-// has learned; nothing is known of a source's first window.
-func (s *source) expectedBytes(span cdr.Span) int64 {
+// expectedBytes is what a window will probably take, by what its plan has learned;
+// nothing is known of a source's first window.
+func (s *source) expectedBytes(request poller.Request) int64 {
 	const firstGuess = 1 << 20
-	if s.plan.RecordsPerHour == 0 {
-		return max(firstGuess, s.leastBytes)
+	least := s.tries[workOf(request.Purpose)].leastBytes
+	plan := s.planOf(request)
+	if plan.RecordsPerHour == 0 {
+		return max(firstGuess, least)
 	}
-	return max(int64(1.5*s.plan.RecordsPerHour*s.plan.BytesPerRecord*span.Duration().Hours()), s.leastBytes)
+	return max(int64(1.5*plan.RecordsPerHour*plan.BytesPerRecord*request.Span.Duration().Hours()), least)
 }
 
 // horizon is the oldest window end whose IDs a window of these sources may still

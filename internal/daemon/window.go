@@ -42,8 +42,11 @@ type window struct {
 	sample   []byte           // the last event's value, for the status page
 	unmapped map[string]int64 // values by field
 
-	distinctIDs       int64  // once every page was read
-	unproven          string // why the receipt says unproven; empty: proven
+	distinctIDs       int64            // once every page was read
+	unproven          string           // why the receipt says unproven; empty: proven
+	doubtful          bool             // it was incomplete, and is to be read again soon
+	rounds            []cdr.SweepRound // as they are after it
+	rechecks          []cdr.Recheck
 	journal           [][]byte
 	journalFrom       int64 // where the set's part of the ID journal begins
 	schemaFingerprint uint32
@@ -152,8 +155,45 @@ func (w *window) distinct() int64 {
 	return fresh + int64(len(ids))
 }
 
+// usualDelay is how long after its report time a record reaches cdr_stream at the
+// latest, unless it is late.
+const usualDelay = 5 * time.Minute
+
+// late reports whether the record of an item should have come with an earlier
+// window.
+func (w *window) late(item *schema.Item) bool {
+	if w.purpose == cdr.Sweep {
+		return true
+	}
+	first := w.request.Commit.StartInclusive
+	if w.request.Endpoint == cdr.Stream {
+		first = first.Add(-usualDelay)
+	}
+	return item.HasReportTime && item.ReportTimeMillis < first.Time().UnixMilli()
+}
+
+// work is what kind of work the window is.
+func (w *window) work() work { return workOf(w.purpose) }
+
+// follows reports whether the window may be committed behind a position: its number
+// is the next one, and if it follows the live edge of cdr_feed, it leaves no hole.
+// cdr_stream may be skipped: how far cdr_feed was read says what is still to be had.
+func (w *window) follows(before offsets.Position) bool {
+	commit := w.request.Commit
+	switch {
+	case w.counter != before.Counter+1:
+		return false
+	case w.purpose == cdr.Start, commit.IsZero():
+		return true
+	case w.request.Endpoint == cdr.Stream:
+		return commit.StartInclusive >= before.StreamPublished
+	default:
+		return commit.StartInclusive == before.FeedPublished
+	}
+}
+
 func (w *window) addEvent(item *schema.Item, revised bool) error {
-	late := item.HasReportTime && item.ReportTimeMillis < w.request.Commit.StartInclusive.Time().UnixMilli()
+	late := w.late(item) && !revised
 	err := w.draft.Add(producer.Events, item.Key, item.Value, w.headers.event(item, late, revised))
 	if errors.Is(err, producer.ErrRecordTooLarge) {
 		return w.addOversized(item.Index)
@@ -290,7 +330,7 @@ func (w *window) summary(position offsets.Position) status.Window {
 		Unproven:     w.unproven,
 		FetchSeconds: w.outcome.LastRequestAt.Sub(w.outcome.FirstRequestAt).Seconds(),
 		WaitSeconds:  w.outcome.Waited.Seconds(),
-		Published:    position.FeedPublished,
+		Published:    position.Published(),
 		Settled:      position.FeedSettled,
 	}
 }
