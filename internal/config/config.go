@@ -250,8 +250,10 @@ type Source struct {
 	// query allowed is `orgId=`.
 	URL string `yaml:"url"`
 
-	// Which feed to ask. `feed` selects by report time, at least 5m old, 30d
-	// back. `stream` and `auto` come in a later version.
+	// Which endpoint follows the live edge. `feed` selects by report time, at least
+	// 5m old, 30d back. `stream` selects by time of insertion, 1m old, 12h back.
+	// `auto` reads the stream, and the feed whenever it lags too far behind for it.
+	// With all three the feed is read again by `sweeps`.
 	Endpoint Endpoint `yaml:"endpoint"`
 
 	// Name of the credential whose token to use. This or `token_file`.
@@ -291,8 +293,9 @@ type Source struct {
 	// records that came late. Less than `max_window`.
 	Overlap time.Duration `yaml:"overlap"`
 
-	// Later readings of spans already read, for records that came later still.
-	// Checked in this version; carried out from a later one on.
+	// Later readings of `cdr_feed`, for records that appear minutes or a day after
+	// their time. What they find is published with the header `late`. They get at
+	// least a fifth of the request budget while they have something to do.
 	Sweeps []Sweep `yaml:"sweeps"`
 
 	// Text whose hash places the source in a shard. Empty: the credential's

@@ -50,10 +50,6 @@ func (r rules) sources() {
 }
 
 func (r rules) sourceURL(path string, s *Source) *url.URL {
-	endpoint := childOf(path, "endpoint")
-	if s.Endpoint != Feed {
-		r.refuse(endpoint, fmt.Sprintf("%s is not supported in this version, which reads cdr_feed only", s.Endpoint), "write feed")
-	}
 	path = childOf(path, "url")
 	u := r.url(path, s.URL, "http", "https")
 	if u == nil {
@@ -65,8 +61,11 @@ func (r rules) sourceURL(path string, s *Source) *url.URL {
 			return nil
 		}
 	}
-	if strings.HasSuffix(u.Path, "/cdr_stream") && s.Endpoint == Feed {
+	switch stream := strings.HasSuffix(u.Path, "/cdr_stream"); {
+	case stream && s.Endpoint == Feed:
 		r.refuse(path, "is the address of cdr_stream, but endpoint is feed", "end it in /cdr_feed")
+	case s.Endpoint != Feed && !stream && !strings.HasSuffix(u.Path, "/cdr_feed"):
+		r.refuse(path, fmt.Sprintf("ends neither in /cdr_feed nor in /cdr_stream, and endpoint %s reads both", s.Endpoint), "end it in /cdr_feed")
 	}
 	r.plainHTTP(path, u)
 	return u

@@ -207,7 +207,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		if ctx.Err() == nil {
 			c.source.failed(w, err, time.Now())
 		} else {
-			c.source.plan.LearnInterrupted(w.outcome)
+			c.source.planOf(request).LearnInterrupted(w.outcome)
 		}
 		w.pending.Discard()
 		w.release()

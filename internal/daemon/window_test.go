@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/config"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
 	"cdrbus/poller"
@@ -19,7 +20,7 @@ import (
 )
 
 func testSource(board *status.Board, name cdr.SourceName) *source {
-	return &source{name: name, board: board, log: zap.NewNop(), finish: &finish{}, headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
+	return &source{name: name, config: &config.Source{Endpoint: config.Feed}, board: board, log: zap.NewNop(), finish: &finish{}, headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
 }
 
 func testLayout() *producer.Layout {
