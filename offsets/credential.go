@@ -1,7 +1,6 @@
 package offsets
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -12,12 +11,6 @@ const credentialPrefix = "credential:"
 
 // CredentialKey is the key of a credential's record, in the shard of its sources.
 func CredentialKey(name string) []byte { return []byte(credentialPrefix + name) }
-
-// credentialOf returns the name of the credential whose record has this key.
-func credentialOf(key []byte) (name string, ok bool) {
-	rest, ok := bytes.CutPrefix(key, []byte(credentialPrefix))
-	return string(rest), ok && len(rest) > 0
-}
 
 // credentialVersion is the version of a credential's record that this code writes.
 const credentialVersion = 1

@@ -31,7 +31,8 @@ import (
 //	56  4  index of the chunk within the commit, from 0
 //	60  4  number of chunks of the commit
 //	64  4  number of entries
-//	68  4  zero
+//	68  4  flags: 1, the window is of cdr_stream, by time of insertion; 2, its records
+//	       live by the time of their commit
 //	72     entries: 16 bytes of ID, 8 bytes of body hash
 const (
 	// JournalChunkBytes is the largest chunk, well below the default
@@ -74,6 +75,23 @@ type JournalHeader struct {
 	Span              cdr.Span
 	ReportTimes       ReportTimes
 	SchemaFingerprint uint32
+	ByInsertion       bool // see [Window]
+	AsOfCommit        bool // the window had an AsOf: the time of the commit stands for it
+}
+
+const (
+	flagByInsertion = 1 << iota
+	flagAsOfCommit
+)
+
+func (h JournalHeader) flags() (flags uint32) {
+	if h.ByInsertion {
+		flags |= flagByInsertion
+	}
+	if h.AsOfCommit {
+		flags |= flagAsOfCommit
+	}
+	return flags
 }
 
 // Chunk is one decoded record of the ID journal. It reads from the value that it was
@@ -133,7 +151,7 @@ func appendChunk(value []byte, h JournalHeader, index, of int, entries []byte) [
 	value = binary.BigEndian.AppendUint32(value, uint32(index))
 	value = binary.BigEndian.AppendUint32(value, uint32(of))
 	value = binary.BigEndian.AppendUint32(value, uint32(len(entries)/entryBytes))
-	value = binary.BigEndian.AppendUint32(value, 0)
+	value = binary.BigEndian.AppendUint32(value, h.flags())
 	value = append(value, entries...)
 	binary.BigEndian.PutUint32(value[8:], chunkChecksum(value))
 	return value
@@ -171,6 +189,8 @@ func DecodeChunk(value []byte) (Chunk, error) {
 			Span:              cdr.Span{StartInclusive: cdr.Instant(at(24)), EndExclusive: cdr.Instant(at(32))},
 			ReportTimes:       ReportTimes{EarliestMillis: at(40), LatestMillis: at(48)},
 			SchemaFingerprint: binary.BigEndian.Uint32(value[12:]),
+			ByInsertion:       small(68)&flagByInsertion != 0,
+			AsOfCommit:        small(68)&flagAsOfCommit != 0,
 		},
 		Index:   small(56),
 		Of:      small(60),

@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -35,13 +36,17 @@ type Restored struct {
 	Sources []SourceState    // in the order of Expect
 	Others  []cdr.SourceName // have records in the partition but are not expected; sorted
 	Bounds  committed.Bounds // of the partition when it was read
-	// Credentials are the values of the credentials' records, by name.
-	Credentials map[string][]byte
+	// Notes are the records that are no positions, by their whole key: those of
+	// credentials and the states of jobs.
+	Notes map[string][]byte
 
 	options RestoreOptions
 	next    int64             // offset to read on from
 	chains  map[string]*chain // by key
 }
+
+// noteMark tells the key of a note, such as credential:NAME, from a source's name.
+const noteMark = ':'
 
 // SourceState is one source: either it is New, or it was Refused, or it has a
 // Position.
@@ -66,7 +71,7 @@ func Restore(ctx context.Context, r Reader, o RestoreOptions) (*Restored, error)
 	if err != nil {
 		return nil, fmt.Errorf("restore shard %d: bounds of %s-%d: %w", o.Shard, o.OffsetsTopic, o.Shard, err)
 	}
-	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]*chain{}, Credentials: map[string][]byte{}}
+	restored := &Restored{options: o, next: bounds.LogStart, chains: map[string]*chain{}, Notes: map[string][]byte{}}
 	if err := restored.readOn(ctx, r, bounds); err != nil {
 		return nil, fmt.Errorf("restore shard %d: %w", o.Shard, err)
 	}
@@ -102,7 +107,7 @@ func ReadPositions(ctx context.Context, r Reader, before *Restored) (*Restored, 
 		return nil, fmt.Errorf("read positions of shard %d: %s-%d ends at offset %d, but had been read up to %d: the brokers lost committed records; check unclean.leader.election.enable and restart cdrbus to accept the loss",
 			o.Shard, o.OffsetsTopic, o.Shard, bounds.HighWatermark, before.next)
 	}
-	restored := &Restored{options: o, next: before.next, chains: map[string]*chain{}, Credentials: maps.Clone(before.Credentials)}
+	restored := &Restored{options: o, next: before.next, chains: map[string]*chain{}, Notes: maps.Clone(before.Notes)}
 	for key, c := range before.chains {
 		restored.chains[key] = c.clone()
 	}
@@ -119,8 +124,8 @@ func ReadPositions(ctx context.Context, r Reader, before *Restored) (*Restored, 
 func (r *Restored) readOn(ctx context.Context, reader Reader, bounds committed.Bounds) error {
 	r.Bounds = bounds
 	err := readSettled(ctx, reader, r.options.OffsetsTopic, r.options.Shard, bounds, r.next, func(record committed.Record) error {
-		if name, ok := credentialOf(record.Key); ok {
-			r.Credentials[name] = slices.Clone(record.Value)
+		if bytes.IndexByte(record.Key, noteMark) >= 0 {
+			r.Notes[string(record.Key)] = slices.Clone(record.Value)
 			return nil
 		}
 		c := r.chains[string(record.Key)]

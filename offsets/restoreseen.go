@@ -109,6 +109,7 @@ type journalProgress struct {
 func newReplay(o SeenOptions, bounds committed.Bounds) *replay {
 	from := bounds.LastStable
 	r := &replay{options: o, result: SeenRestore{Seen: NewSeen(bounds.LastStable)}, progress: map[string]*journalProgress{}}
+	r.result.Seen.EvictBefore(o.Horizon)
 	for _, p := range o.Positions {
 		progress := &journalProgress{source: p.Source, counter: p.Counter, from: p.JournalFrom}
 		r.progress[string(p.Source)] = progress
@@ -158,7 +159,7 @@ func (r *replay) record(record committed.Record) {
 	progress.last.entries = nil
 	r.result.Chunks++
 	r.result.IDs += chunk.Len()
-	r.result.Seen.load(chunk, record.Offset, r.options.Horizon)
+	r.result.Seen.load(chunk, record.Offset, record.Timestamp)
 }
 
 // cutAt judges a cut by the time of the oldest commit that is left, whosever it was. A

@@ -1,11 +1,11 @@
 package offsets
 
 import (
-	"encoding/binary"
 	"fmt"
 	"iter"
 	"math"
 	"slices"
+	"time"
 
 	"cdrbus/internal/cdr"
 )
@@ -32,6 +32,10 @@ type Seen struct {
 	pendings    []*Pending // oldest first
 	// journalNext is a lower bound of the offset of every adoption to come.
 	journalNext int64
+	// reach is where the set begins: it holds every record that a window of any time
+	// from there on may return, and of earlier ones those of pinned.
+	reach  cdr.Instant
+	pinned cdr.Span
 }
 
 // generationKey says which entries are dropped together, and which hashes can be
@@ -44,6 +48,7 @@ type generationKey struct {
 type generation struct {
 	generationKey
 	live        bool
+	pinned      bool  // kept although it ended before the set begins
 	journalFrom int64 // no entry lies before it in the ID journal; noOffset: none is adopted
 }
 
@@ -89,6 +94,14 @@ type Window struct {
 	ID                cdr.WindowID
 	Span              cdr.Span // as asked
 	SchemaFingerprint uint32   // of the schema that its hashes belong to
+
+	// ByInsertion: Span is of the time at which records were inserted, not of that
+	// by which cdr_feed selects.
+	ByInsertion bool
+	// AsOf is when the window is read, where its records may be met again by the time
+	// at which they came, rather than by their own: then they live as long as those
+	// of a window that ends then. Unset otherwise.
+	AsOf cdr.Instant
 }
 
 // Pending holds what one window adds to the set until its commit is definite.
@@ -118,16 +131,42 @@ type replaced struct {
 }
 
 // Begin opens the pending of the next window. Windows are begun, checked and adopted
-// in the order of their commits.
+// in the order of their commits. It panics if the set does not hold what the window
+// may return (see [Seen.Covers]): unchecked, it would be published twice.
 func (s *Seen) Begin(w Window) *Pending {
+	if !s.Covers(w.Span) {
+		panic(fmt.Sprintf("offsets: window %s of %s begins before the set of published IDs, %s, and is not pinned (%s)", w.ID, w.Span, s.reach, s.pinned))
+	}
 	p := &Pending{seen: s, window: w, generation: s.generation(w.generation())}
 	s.pendings = append(s.pendings, p)
 	return p
 }
 
+// Covers reports whether the set holds whatever a window over a span may return of
+// what is published already.
+func (s *Seen) Covers(span cdr.Span) bool {
+	return span.StartInclusive >= s.reach || s.pinned.StartInclusive <= span.StartInclusive && span.EndExclusive <= s.pinned.EndExclusive
+}
+
+// Reach is where the set begins. Windows that begin earlier need a [JournalIndex].
+func (s *Seen) Reach() cdr.Instant { return s.reach }
+
+// Unpin forgets what was loaded for windows before the set's beginning. No such
+// window may be pending.
+func (s *Seen) Unpin() {
+	if s.pinned.IsZero() {
+		return
+	}
+	s.pinned = cdr.Span{}
+	for i := range s.generations {
+		s.generations[i].pinned = false
+	}
+	s.EvictBefore(s.reach)
+}
+
 // generation rounds the end of the window up to a whole hour.
 func (w Window) generation() generationKey {
-	hours := (w.Span.EndExclusive + generationSeconds - 1) / generationSeconds
+	hours := (max(w.Span.EndExclusive, w.AsOf) + generationSeconds - 1) / generationSeconds
 	return generationKey{hours * generationSeconds, w.SchemaFingerprint}
 }
 
@@ -137,7 +176,7 @@ func (s *Seen) generation(key generationKey) uint16 {
 	if ok {
 		return number
 	}
-	fresh := generation{generationKey: key, live: true, journalFrom: noOffset}
+	fresh := generation{generationKey: key, live: true, pinned: !s.pinned.IsZero() && key.endExclusive <= s.reach, journalFrom: noOffset}
 	if last := len(s.freed) - 1; last >= 0 {
 		number = s.freed[last]
 		s.freed = s.freed[:last]
@@ -227,6 +266,8 @@ func (p *Pending) AppendJournal(dst [][]byte, times ReportTimes) [][]byte {
 		Span:              p.window.Span,
 		ReportTimes:       times,
 		SchemaFingerprint: p.window.SchemaFingerprint,
+		ByInsertion:       p.window.ByInsertion,
+		AsOfCommit:        !p.window.AsOf.IsZero(),
 	}, p.entries)
 }
 
@@ -301,18 +342,18 @@ func (p *Pending) undo() {
 	}
 }
 
-// load takes in one committed chunk of the ID journal. A chunk of a generation that
-// ends at or before horizon adds nothing, but still revises what it finds.
-func (s *Seen) load(c Chunk, offset int64, horizon cdr.Instant) {
-	key := Window{Span: c.Span, SchemaFingerprint: c.SchemaFingerprint}.generation()
-	keep := key.endExclusive > horizon
+// load takes in one committed chunk of the ID journal, in the order of the journal. A
+// chunk of a generation that ends before the set begins adds nothing, but still
+// revises what it finds.
+func (s *Seen) load(c Chunk, offset int64, committed time.Time) {
+	key := c.generation(committed)
+	keep := key.endExclusive > s.reach
 	var number uint16
 	if keep {
 		number = s.generation(key)
 		s.journalled(number, offset)
 	}
-	for e := c.entries; len(e) > 0; e = e[entryBytes:] {
-		id, hash := cdr.ReportID(e[:16]), binary.BigEndian.Uint64(e[16:])
+	for id, hash := range c.All() {
 		at := s.table.find(&id)
 		switch {
 		case at.found:
@@ -324,20 +365,50 @@ func (s *Seen) load(c Chunk, offset int64, horizon cdr.Instant) {
 	s.journalNext = max(s.journalNext, offset)
 }
 
+// loadPinned takes in a chunk from before the set's beginning, for windows that are
+// pinned. What the set has of its own accord is as new as that, or newer.
+func (s *Seen) loadPinned(c Chunk, committed time.Time) {
+	key := c.generation(committed)
+	if key.endExclusive > s.reach {
+		return
+	}
+	number := s.generation(key)
+	for id, hash := range c.All() {
+		at := s.table.find(&id)
+		switch {
+		case !at.found:
+			s.table.insert(at, &id, hash, number)
+		case s.generations[s.table.at(at).generation()].pinned:
+			s.table.at(at).set(hash, number)
+		}
+	}
+}
+
+// generation is where the records of a chunk belong.
+func (c Chunk) generation(committed time.Time) generationKey {
+	w := Window{Span: c.Span, SchemaFingerprint: c.SchemaFingerprint}
+	if c.AsOfCommit {
+		w.AsOf = cdr.InstantOf(committed)
+	}
+	return w.generation()
+}
+
 // journalled notes that the ID journal holds entries of a generation at offset.
 func (s *Seen) journalled(number uint16, offset int64) {
 	g := &s.generations[number]
 	g.journalFrom = min(g.journalFrom, offset)
 }
 
-// EvictBefore forgets the records of all generations that end at or before horizon:
-// no window that starts earlier may be fetched again without loading its IDs from the
-// journal. A generation that a pending window belongs to stays until the next call.
+// EvictBefore lets the set begin at horizon, and forgets the records of all
+// generations that end there or before: no window that starts earlier may be fetched
+// again without loading its IDs from the journal. A generation that a pending window
+// belongs to stays until the next call, a pinned one until Unpin.
 func (s *Seen) EvictBefore(horizon cdr.Instant) {
+	s.reach = max(s.reach, horizon)
 	dead := make([]bool, len(s.generations))
 	for number, g := range s.generations {
 		pending := slices.ContainsFunc(s.pendings, func(p *Pending) bool { return int(p.generation) == number })
-		if g.live && !pending && g.endExclusive <= horizon {
+		if g.live && !g.pinned && !pending && g.endExclusive <= s.reach {
 			dead[number] = true
 			delete(s.numbers, g.generationKey)
 			s.freed = append(s.freed, uint16(number))
@@ -367,11 +438,12 @@ func (s *Seen) Bytes() int64 {
 }
 
 // JournalFrom returns the offset in the ID journal from which the set is rebuilt, as
-// far as its adopted windows go. The position of the next commit carries it.
+// far as its adopted windows go, without those that end before it begins. The
+// position of the next commit carries it.
 func (s *Seen) JournalFrom() int64 {
 	from := int64(noOffset)
 	for _, g := range s.generations {
-		if g.live {
+		if g.live && g.endExclusive > s.reach {
 			from = min(from, g.journalFrom)
 		}
 	}

@@ -242,7 +242,7 @@ func TestPendingJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (JournalHeader{5, window(4, schemaA).Span, ReportTimes{5, 6}, schemaA}); c.JournalHeader != want {
+	if want := (JournalHeader{Counter: 5, Span: window(4, schemaA).Span, ReportTimes: ReportTimes{5, 6}, SchemaFingerprint: schemaA}); c.JournalHeader != want {
 		t.Errorf("header is %+v, want %+v", c.JournalHeader, want)
 	}
 	var got []string
@@ -438,12 +438,13 @@ func (m *model) compare(s *Seen) {
 // change of schema rebased: that is not journalled.
 func (m *model) rebuild() {
 	back := NewSeen(int64(len(m.log)))
+	back.EvictBefore(m.horizon)
 	for offset := m.seen.JournalFrom(); offset < int64(len(m.log)); offset++ {
 		c, err := DecodeChunk(m.log[offset])
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		back.load(c, offset, m.horizon)
+		back.load(c, offset, time.Time{})
 	}
 	for id := range m.naive.entries {
 		if at := back.table.find(&id); !at.found {

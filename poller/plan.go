@@ -18,6 +18,10 @@ type Policy struct {
 	MinSpan        time.Duration // the shortest
 	Lookback       time.Duration // the old end
 	MaxWindowBytes int64         // that one window may take in memory; 0: any
+
+	// MaxWindowRecords keeps windows behind the live edge so short that the edge does
+	// not wait long for their pages; 0: any.
+	MaxWindowRecords int64
 }
 
 // DefaultPolicy returns what Webex documents of an endpoint.
@@ -192,6 +196,11 @@ func (s *State) spanLimit() time.Duration {
 	if bytesPerHour := s.RecordsPerHour * s.BytesPerRecord; s.MaxWindowBytes > 0 && bytesPerHour > 0 {
 		hours := fillShare * float64(s.MaxWindowBytes) / bytesPerHour
 		if hours < limit.Hours() {
+			limit = time.Duration(hours * float64(time.Hour))
+		}
+	}
+	if s.MaxWindowRecords > 0 && s.RecordsPerHour > 0 {
+		if hours := float64(s.MaxWindowRecords) / s.RecordsPerHour; hours < limit.Hours() {
 			limit = time.Duration(hours * float64(time.Hour))
 		}
 	}

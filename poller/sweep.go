@@ -25,7 +25,7 @@ type Sweep struct{ Every, Back time.Duration }
 type Sweeps struct {
 	State // of cdr_feed, and what its windows taught; its Published is where the feed is read to without a hole
 
-	Sweeps   []Sweep // the narrowest first
+	Sweeps   []Sweep          // the narrowest first
 	Rounds   []cdr.SweepRound // of each sweep the latest
 	Rechecks []cdr.Recheck
 
@@ -77,7 +77,7 @@ func (s *Sweeps) mostLate(now time.Time) (*Request, time.Time) {
 			next = earlier(next, recheck.Due.Time())
 			continue
 		}
-		if request := s.requestOf(recheck.Span, now); request != nil {
+		if request := s.requestWithin(recheck.Span, cdr.Sweep, now); request != nil {
 			return request, now
 		}
 	}
@@ -89,7 +89,7 @@ func (s *Sweeps) mostLate(now time.Time) (*Request, time.Time) {
 			next = earlier(next, due)
 			continue
 		}
-		request := s.requestOf(cdr.Span{StartInclusive: round.Next, EndExclusive: round.End}, now)
+		request := s.requestWithin(cdr.Span{StartInclusive: round.Next, EndExclusive: round.End}, cdr.Sweep, now)
 		if late := float64(now.Sub(due)) / float64(sweep.Every); request != nil && late > lateness {
 			round.Next = request.Span.EndExclusive
 			request.Round = round
@@ -135,29 +135,6 @@ func (s *Sweeps) newRound(sweep Sweep, now time.Time) cdr.SweepRound {
 		end = s.youngestEnd(now)
 	}
 	return cdr.SweepRound{BackSeconds: int64(sweep.Back / time.Second), Began: began, Next: min(max(from, s.Start), end), End: end}
-}
-
-// requestOf plans the next window of a span; nil if nothing of it can be asked for.
-func (s *Sweeps) requestOf(span cdr.Span, now time.Time) *Request {
-	start := max(span.StartInclusive, s.oldestStart(now))
-	if s.stuckAt(start) {
-		start = start.Add(time.Second) // the live edge tells of the gap
-	}
-	end := min(span.EndExclusive, s.youngestEnd(now), start.Add(s.spanLimit()))
-	if s.Stuck.Strikes >= strikesToSkip && start < s.Stuck.At {
-		end = min(end, s.Stuck.At)
-	}
-	if end <= start {
-		return nil
-	}
-	return &Request{
-		Span:     cdr.Span{StartInclusive: start, EndExclusive: end},
-		Endpoint: cdr.Feed,
-		Purpose:  cdr.Sweep,
-		MinAge:   s.MinAge,
-		Lookback: s.lookback(),
-		PageSize: s.PageSize,
-	}
 }
 
 // Advance moves on behind a window that is being committed.

@@ -16,7 +16,7 @@ import (
 
 // TopicSpec says what one topic must be, and how it is created where it is
 // missing. Its constructors write out the table of topics: EventsTopic,
-// PositionsTopic, ReceiptsTopic, IDsTopic and DeadLettersTopic.
+// PositionsTopic, ReceiptsTopic, IDsTopic, DeadLettersTopic and JobsTopic.
 type TopicSpec struct {
 	Name string
 
@@ -95,6 +95,12 @@ func IDsTopic(name string, shards int, lookback, retention time.Duration) TopicS
 func DeadLettersTopic(name string, shards int, retention time.Duration) TopicSpec {
 	return TopicSpec{Name: name, Partitions: shards, PerShard: true, Retention: retention,
 		AdvisedRetention: 7 * day, MinMessageBytes: largeBatchBytes}
+}
+
+// JobsTopic is the topic in which commands leave work for the owners of the shards. A
+// job is of no use any more when the feed has forgotten its span.
+func JobsTopic(name string, shards int, lookback time.Duration) TopicSpec {
+	return TopicSpec{Name: name, Partitions: shards, PerShard: true, Retention: lookback + journalMargin, MinMessageBytes: smallBatchBytes}
 }
 
 // EnsureOptions say what Ensure may do.

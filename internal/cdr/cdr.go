@@ -41,6 +41,8 @@ const (
 	CatchUp Purpose = "catch_up"
 	// Sweep reads again what was read before, for records that came late.
 	Sweep Purpose = "sweep"
+	// Backfill reads a span behind the live edge because a person asked for it.
+	Backfill Purpose = "backfill"
 	// Gap records a span that the feed can no longer return. No request is made.
 	Gap Purpose = "gap"
 	// Start fixes the first position of a new source. No request is made.

@@ -70,7 +70,7 @@ type Kafka struct {
 	// learned from the cluster. No two may be equal.
 	Brokers []string `yaml:"brokers"`
 
-	// Names of the five topics, all different.
+	// Names of the six topics, all different.
 	Topics Topics `yaml:"topics"`
 
 	// Whether missing topics are created with the settings below. If not, they
@@ -139,7 +139,7 @@ type GroupMembership struct {
 	Member string `yaml:"member"`
 }
 
-// Topics are the names of the five topics.
+// Topics are the names of the six topics.
 type Topics struct {
 	// Events: one record for each call detail record.
 	Events string `yaml:"events"`
@@ -155,6 +155,9 @@ type Topics struct {
 
 	// Items that cannot be an event, with their raw bytes and the reason.
 	DeadLetter string `yaml:"deadletter"`
+
+	// Jobs that commands leave for the daemon, such as `cdrbus backfill`.
+	Jobs string `yaml:"jobs"`
 }
 
 // KafkaTLS is the encryption of the connections to the brokers, TLS 1.2 or

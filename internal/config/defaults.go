@@ -20,6 +20,7 @@ func Default() *Config {
 				Windows:    "webex.cdr.windows",
 				IDs:        "webex.cdr.ids",
 				DeadLetter: "webex.cdr.deadletter",
+				Jobs:       "webex.cdr.jobs",
 			},
 			CreateTopics:          true,
 			Shards:                16,

@@ -114,7 +114,7 @@ func (r rules) topics() {
 	t := &r.c.Kafka.Topics
 	firstPath := map[string]string{}
 	for _, topic := range []struct{ key, name string }{
-		{"events", t.Events}, {"offsets", t.Offsets}, {"windows", t.Windows}, {"ids", t.IDs}, {"deadletter", t.DeadLetter},
+		{"events", t.Events}, {"offsets", t.Offsets}, {"windows", t.Windows}, {"ids", t.IDs}, {"deadletter", t.DeadLetter}, {"jobs", t.Jobs},
 	} {
 		path := "kafka.topics." + topic.key
 		first, taken := firstPath[topic.name]

@@ -49,11 +49,11 @@ func (s *shard) commitLoop(ctx context.Context) error {
 		s.daemon.board.Progress(loop, commitPatience)
 		select {
 		case <-ctx.Done():
-			s.commitLastCredentials(ctx)
+			s.commitLastNotes(ctx)
 			return ctx.Err()
 		case <-alive.C:
-		case c := <-s.credentials:
-			if err := s.commitCredential(ctx, c); err != nil {
+		case n := <-s.notes:
+			if err := s.commitNote(ctx, n); err != nil {
 				return err
 			}
 		case first := <-s.ready:
@@ -168,7 +168,7 @@ func (s *shard) commit(ctx context.Context, batch []*window) (producer.MustResto
 	switch result := s.producer.Commit(ctx, commit).(type) {
 	case producer.Committed:
 		s.adopt(batch, next, result.BaseOffset(producer.IDs), began)
-		return producer.MustRestore{}, s.demandAlone(ctx, result.BaseOffset(producer.Positions), len(batch))
+		return producer.MustRestore{}, s.demandAlone(ctx, result.BaseOffset(producer.Positions), closing.Records(producer.Positions))
 	case producer.MustRestore:
 		if ctx.Err() != nil {
 			return producer.MustRestore{}, ctx.Err() // the shard is given up: the next owner reads the log
@@ -323,6 +323,15 @@ func (s *shard) addClosing(draft *producer.Draft, w *window, position offsets.Po
 	}
 	for _, record := range w.journal {
 		if err := draft.Add(producer.IDs, key, record, nil); err != nil {
+			return err
+		}
+	}
+	if w.work() == errands {
+		state, err := w.job.Encode()
+		if err != nil {
+			return err
+		}
+		if err := draft.Add(producer.Positions, offsets.JobKey(w.job.Job.ID), state, nil); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,6 +29,8 @@ type lane struct {
 	budget  *poller.Budget
 	seen    *offsets.Seen
 	turns   turns
+	jobs    chan offsets.Job // of its sources, from the shard
+	beside  sync.WaitGroup   // readers of the ID journal; they end with the lane
 	log     *zap.Logger
 
 	name               string
@@ -38,6 +41,7 @@ type lane struct {
 // run fetches windows until ctx ends.
 func (l *lane) run(ctx context.Context) error {
 	defer l.daemon.board.Ended(l.name)
+	defer l.beside.Wait()
 	for {
 		choice, err := l.choose(ctx)
 		if err != nil {
@@ -82,6 +86,9 @@ type choice struct {
 // choose waits until some source has something to do and returns the most urgent.
 func (l *lane) choose(ctx context.Context) (choice, error) {
 	for {
+		if err := l.takeJobs(ctx); err != nil {
+			return choice{}, err
+		}
 		now := time.Now()
 		ready, wakeAt := l.ready(now)
 		if best := l.turns.next(ready, now); best.source != nil {
@@ -102,7 +109,7 @@ func (l *lane) ready(now time.Time) (ready [works]choice, wakeAt time.Time) {
 		if s.halted() || s.planned(l.daemon.until) {
 			continue
 		}
-		for i, decide := range [works]func(poller.BudgetView, time.Time) poller.Decision{live: s.decide, sweep: s.decideSweep} {
+		for i, decide := range [works]func(poller.BudgetView, time.Time) poller.Decision{live: s.decide, sweep: s.decideSweep, errands: s.decideErrand} {
 			kind, best := work(i), &ready[i]
 			decision := decide(view, now)
 			if decision.Wait != nil {
@@ -130,8 +137,33 @@ func (l *lane) sleep(ctx context.Context, wait time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
+	case job := <-l.jobs:
+		return l.begin(ctx, job)
 	case v := <-settled:
 		l.resolve(v)
+	}
+	return nil
+}
+
+// takeJobs begins what has come in, without waiting for it.
+func (l *lane) takeJobs(ctx context.Context) error {
+	for {
+		select {
+		case job := <-l.jobs:
+			if err := l.begin(ctx, job); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func (l *lane) sourceNamed(name cdr.SourceName) *source {
+	for _, s := range l.sources {
+		if s.name == name {
+			return s
+		}
 	}
 	return nil
 }
@@ -168,6 +200,10 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	}
 	w.pending.Adopt(v.journalOffset)
 	w.source.committed(v.position)
+	if w.work() == errands {
+		w.source.errands[0].state = w.job
+		w.source.endErrands(l)
+	}
 	l.seen.EvictBefore(horizon(l.sources))
 	l.reportSeen()
 	return true
@@ -193,6 +229,10 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 	request := l.trimmed(c)
 	share, err := l.reserve(ctx, c.source.expectedBytes(request))
 	if err != nil || share == nil {
+		return nil, err
+	}
+	if ok, err := l.covered(ctx, c.source, request); !ok {
+		share.release()
 		return nil, err
 	}
 	w := l.newWindow(c.source, request, share)
@@ -254,6 +294,8 @@ func (l *lane) newWindow(s *source, request poller.Request, share *share) *windo
 			ID:                cdr.WindowID{Source: s.name, Counter: counter},
 			Span:              request.Span,
 			SchemaFingerprint: l.daemon.fingerprint,
+			ByInsertion:       request.Endpoint == cdr.Stream,
+			AsOf:              s.asOf(request),
 		}),
 		facts:             facts{reports: offsets.NoReportTimes},
 		schemaFingerprint: l.daemon.fingerprint,

@@ -113,4 +113,3 @@ func (w *world) demandRevisions(name string, until cdr.Instant) {
 	}
 	w.t.Logf("%d records, %d events marked late, %d revisions, %d windows of which %d sweeps; published %s, settled %s", records, late, revised, len(receipts), sweeps, position.Published(), position.FeedSettled)
 }
-

@@ -90,7 +90,7 @@ func kafkaOptions(cfg *config.Config, dial DialFunc) (kafkaconn.Options, error) 
 	k := &cfg.Kafka
 	options := kafkaconn.Options{
 		Brokers:     k.Brokers,
-		Topics:      []string{k.Topics.Events, k.Topics.Offsets, k.Topics.Windows, k.Topics.IDs, k.Topics.DeadLetter},
+		Topics:      []string{k.Topics.Events, k.Topics.Offsets, k.Topics.Windows, k.Topics.IDs, k.Topics.DeadLetter, k.Topics.Jobs},
 		ClientID:    k.ClientID,
 		DialContext: dial,
 	}
@@ -257,6 +257,7 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 	s.stream.Policy = poller.DefaultPolicy(cdr.Stream)
 	s.stream.Overlap, s.stream.MaxWindowBytes = min(cfg.Overlap, s.stream.MaxWindow/2), s.plan.MaxWindowBytes
 	s.sweeps.Policy = s.plan.Policy
+	s.sweeps.MaxWindowRecords = int64(cfg.Limits.PagesPerMinute) * poller.LargestPageSize
 	for _, sweep := range cfg.Sweeps {
 		s.sweeps.Sweeps = append(s.sweeps.Sweeps, poller.Sweep{Every: sweep.Every, Back: sweep.Back})
 	}
@@ -278,7 +279,8 @@ func (d *Daemon) prepareTopics(ctx context.Context) error {
 		producer.IDs:         producer.IDsTopic(k.Topics.IDs, k.Shards, lookback, k.Retention.IDs),
 		producer.Positions:   producer.PositionsTopic(k.Topics.Offsets, k.Shards),
 	}
-	report, err := producer.Ensure(ctx, d.client, specs, producer.EnsureOptions{
+	jobs := producer.JobsTopic(k.Topics.Jobs, k.Shards, lookback)
+	report, err := producer.Ensure(ctx, d.client, append(specs, jobs), producer.EnsureOptions{
 		Create:            k.CreateTopics,
 		ReplicationFactor: k.ReplicationFactor,
 		ExactlyOnce:       d.config.Delivery == config.ExactlyOnce,

@@ -27,13 +27,14 @@ type shard struct {
 	log       *zap.Logger
 	producer  *producer.Shard
 	restored  *offsets.Restored
+	jobStates map[string][]byte // of jobs, by ID, as the restore found them
 	positions map[cdr.SourceName]offsets.Position
 	tail      int64        // where the next commit's positions lie if nobody else writes; UnknownOffset: not known
 	ready     chan *window // from the lanes; unbuffered, so that a window has one owner
 
-	credentials chan *credentialCommit // from the lanes, which wait for the verdict
-	lanesEnded  chan struct{}          // closed when no lane will hand anything over
-	ended       chan struct{}          // closed when nothing is committed any more
+	notes      chan *note    // from the lanes, which wait for the verdict
+	lanesEnded chan struct{} // closed when no lane will hand anything over
+	ended      chan struct{} // closed when nothing is committed any more
 }
 
 // ownShard takes a shard over, runs it, and takes it over anew whenever it is
@@ -90,7 +91,7 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error {
 	s := &shard{
 		daemon: d, index: index, log: log, positions: map[cdr.SourceName]offsets.Position{},
-		ready: make(chan *window), credentials: make(chan *credentialCommit),
+		ready: make(chan *window), notes: make(chan *note),
 		lanesEnded: make(chan struct{}), ended: make(chan struct{}),
 	}
 	sources := d.sourcesOf(index)
@@ -104,6 +105,7 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 		return err
 	}
 	s.tail = s.restored.Bounds.HighWatermark
+	s.jobStates = jobStatesOf(s.restored)
 	s.producer.Restored()
 	runnable := s.admit(sources)
 	if err := d.opened(ctx, index); err != nil {
@@ -191,6 +193,7 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 		for _, l := range lanes {
 			running.Go(func() error { return l.run(ctx) })
 		}
+		running.Go(func() error { return s.watchJobs(ctx, lanes) })
 		return running.Wait()
 	})
 	err := group.Wait()
@@ -273,7 +276,7 @@ func (s *shard) openLane(group string, sources []*source, restored offsets.SeenR
 			}
 		}
 	}
-	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, log: s.log, name: laneName(group)}
+	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, jobs: make(chan offsets.Job), log: s.log, name: laneName(group)}
 	l.budget = s.daemon.budgetOf(group, sources, s.allNew(sources))
 	l.reportSeen()
 	for _, src := range sources {

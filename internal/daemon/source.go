@@ -34,6 +34,7 @@ type source struct {
 	streaming bool             // the live edge is that of cdr_stream
 	restUntil time.Time        // cdr_stream was refused: not asked before
 	sweeps    poller.Sweeps    // what is read again behind the live edge
+	errands   []*errand        // jobs, the oldest first
 	tries     [works]tries     // what became of the last requests, by work
 
 	tokenWarning string // as last told
@@ -63,6 +64,8 @@ func (s *source) planOf(request poller.Request) *poller.State {
 	switch {
 	case request.Purpose == cdr.Sweep:
 		return &s.sweeps.State
+	case request.Purpose == cdr.Backfill && len(s.errands) > 0:
+		return &s.errands[0].plan
 	case request.Endpoint == cdr.Stream:
 		return &s.stream
 	default:
@@ -120,6 +123,9 @@ func (s *source) rewind(now time.Time) {
 	}
 	s.sweeps.Begin(s.position.Sweeps, now)
 	s.sweeps.Rechecks = s.position.Rechecks
+	for _, e := range s.errands {
+		e.ahead = e.state
+	}
 	s.enter(status.Waiting, "")
 }
 
@@ -180,6 +186,15 @@ func (s *source) horizon() cdr.Instant {
 	return min(s.position.FeedSettled, s.position.FeedPublished.Add(-s.sweeps.Widest())).Add(-s.plan.Overlap - 24*time.Hour)
 }
 
+// asOf is when what a window publishes may be met again, where that is not its own
+// time: cdr_stream returns by the time of insertion what cdr_feed has returned before.
+func (s *source) asOf(request poller.Request) cdr.Instant {
+	if s.config.Endpoint == config.Feed || request.Endpoint == cdr.Stream {
+		return 0
+	}
+	return cdr.InstantOf(time.Now())
+}
+
 // handedOver plans on as if the window were committed.
 func (s *source) handedOver(w *window) {
 	switch work := w.work(); {
@@ -191,6 +206,8 @@ func (s *source) handedOver(w *window) {
 		if read := w.request.Span; read.StartInclusive <= s.plan.Published {
 			s.plan.Published = max(s.plan.Published, read.EndExclusive)
 		}
+	case work == errands:
+		s.errands[0].handedOver(w)
 	default:
 		s.learn(w)
 		s.live().Published = w.request.Commit.EndExclusive
@@ -234,7 +251,7 @@ func (s *source) judge(w *window) error {
 			return &poller.Replan{Cause: shortfall, HalveSpan: tries.shortfalls == 2}
 		}
 		w.unproven = shortfall.Error()
-		w.doubtful = w.purpose != cdr.Sweep
+		w.doubtful = w.work() == live
 		s.log.Error("window stays unproven", zap.Error(shortfall), zap.Int("attempts", tries.shortfalls))
 	}
 	if w.unproven == "" && w.facts.items == 0 && s.beyondMemory(w.request.Span) {

@@ -11,16 +11,21 @@ import (
 type work int
 
 const (
-	live  work = iota // the live edge, and what it is behind with
-	sweep             // reading again what lies behind it
+	live    work = iota // the live edge, and what it is behind with
+	sweep               // reading again what lies behind it
+	errands             // what people asked for
 	works
 )
 
 func workOf(purpose cdr.Purpose) work {
-	if purpose == cdr.Sweep {
+	switch purpose {
+	case cdr.Sweep:
 		return sweep
+	case cdr.Backfill:
+		return errands
+	default:
+		return live
 	}
-	return live
 }
 
 // guaranteedShare is the part of a credential's initial requests that each work

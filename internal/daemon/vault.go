@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,15 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
-
-	"go.uber.org/zap"
 
 	"cdrbus/internal/config"
 	"cdrbus/internal/seal"
 	"cdrbus/offsets"
 	"cdrbus/poller"
-	"cdrbus/producer"
 )
 
 // vault keeps a credential's tokens in the offsets topic, sealed, in the shard of
@@ -131,8 +126,7 @@ func (s tokenSaving) Save(_ context.Context, content []byte) error {
 	if err != nil {
 		return err
 	}
-	c := &credentialCommit{name: v.credential.Name, record: record, verdict: make(chan error, 1)}
-	if err := s.shard.hand(c); err != nil {
+	if err := s.shard.hand(newNote(offsets.CredentialKey(v.credential.Name), record)); err != nil {
 		return fmt.Errorf("commit tokens of credential %s: %w", v.credential.Name, err)
 	}
 	v.mu.Lock()
@@ -156,101 +150,8 @@ func (s *shard) lendVaults(owner *shard, restored *offsets.Restored) {
 	for _, src := range s.daemon.sourcesOf(s.index) {
 		if v := s.daemon.vaults[src.config.Credential]; v != nil {
 			v.mu.Lock()
-			v.shard, v.record = owner, restored.Credentials[v.credential.Name]
+			v.shard, v.record = owner, restored.Notes[string(offsets.CredentialKey(v.credential.Name))]
 			v.mu.Unlock()
-		}
-	}
-}
-
-// credentialCommit is a credential's record on its way to the committer.
-type credentialCommit struct {
-	name    string
-	record  []byte
-	verdict chan error // buffered; nil: it is committed
-}
-
-// hand gives a record to the committer and waits for the verdict. It does not end
-// with the lane's context: the committer outlives the lanes.
-func (s *shard) hand(c *credentialCommit) error {
-	select {
-	case s.credentials <- c:
-	case <-s.ended:
-		return poller.ErrVaultAway
-	}
-	select {
-	case err := <-c.verdict:
-		return err
-	case <-s.ended:
-		return poller.ErrVaultAway
-	}
-}
-
-// commitCredential commits one credential's record, in a transaction of its own.
-// It may be late, behind windows, but never lost silently: only a shard that is
-// lost, or the end of ctx, leaves it undone.
-func (s *shard) commitCredential(ctx context.Context, c *credentialCommit) error {
-	first, err := s.tryCredential(ctx, c)
-	if err != nil {
-		c.verdict <- fmt.Errorf("%w: %w", poller.ErrVaultAway, err)
-		return err
-	}
-	c.verdict <- nil
-	return s.demandAlone(ctx, first, 1)
-}
-
-// tryCredential commits until it is definite, and returns the offset of the record,
-// or producer.UnknownOffset.
-func (s *shard) tryCredential(ctx context.Context, c *credentialCommit) (first int64, err error) {
-	pause := newBackoff(100*time.Millisecond, 5*time.Second)
-	for {
-		began := time.Now()
-		draft := producer.NewDraft(s.daemon.layout, s.index)
-		if err := draft.Add(producer.Positions, offsets.CredentialKey(c.name), c.record, nil); err != nil {
-			return 0, err
-		}
-		commit, err := producer.Seal(began, draft)
-		if err != nil {
-			return 0, err
-		}
-		switch result := s.producer.Commit(ctx, commit).(type) {
-		case producer.Committed:
-			return result.BaseOffset(producer.Positions), nil
-		case producer.Fenced:
-			return 0, fmt.Errorf("%w: commit tokens: %w", errLost, result.Cause)
-		case producer.MustRestore:
-			s.log.Warn("commit of tokens of unknown outcome, reading the log", zap.String("credential", c.name), zap.Error(result.Cause))
-			if err := s.recover(ctx, nil, nil, began); err != nil {
-				return 0, err
-			}
-			if bytes.Equal(s.restored.Credentials[c.name], c.record) {
-				return producer.UnknownOffset, nil
-			}
-		}
-		if err := pause.wait(ctx); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// lastCredentialsGrace is how long tokens may take to arrive when a shard is given
-// up: a refresh that is under way may take its own grace, and then the commit.
-const lastCredentialsGrace = 6 * time.Second
-
-// commitLastCredentials commits the tokens whose refresh was under way when ctx
-// ended: they may be the only ones that are still good. It ends with the lanes.
-func (s *shard) commitLastCredentials(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCredentialsGrace)
-	defer cancel()
-	for {
-		select {
-		case c := <-s.credentials:
-			if s.commitCredential(ctx, c) != nil {
-				return
-			}
-		case <-s.lanesEnded:
-			return
-		case <-ctx.Done():
-			return
 		}
 	}
 }

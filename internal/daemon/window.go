@@ -47,6 +47,7 @@ type window struct {
 	doubtful          bool             // it was incomplete, and is to be read again soon
 	rounds            []cdr.SweepRound // as they are after it
 	rechecks          []cdr.Recheck
+	job               offsets.JobState // of an errand, as it is after it
 	journal           [][]byte
 	journalFrom       int64 // where the set's part of the ID journal begins
 	schemaFingerprint uint32

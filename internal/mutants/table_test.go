@@ -264,7 +264,7 @@ var mutants = []mutant{
 	{
 		name: "tokens on their way lost at the end",
 		edits: []edit{
-			{"internal/daemon/commit.go", "\t\t\ts.commitLastCredentials(ctx)\n", ""},
+			{"internal/daemon/commit.go", "\t\t\ts.commitLastNotes(ctx)\n", ""},
 		},
 		guard: daemon, run: "^TestTokensUnderWayAtTheEnd$",
 	},

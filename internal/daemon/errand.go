@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+	"cdrbus/poller"
+)
+
+// errand is a job that its source's lane works off beside the live edge and the
+// sweeps: oldest first, in windows that take no more than a minute's pages, so that
+// the live edge never waits longer. It belongs to the lane.
+type errand struct {
+	source *source
+	state  offsets.JobState // as of the last definite commit
+	ahead  offsets.JobState // with the window in flight
+	plan   poller.State
+	index  *offsets.JournalIndex
+	// indexed brings the end of the first reading of the ID journal, which may take
+	// long; nil once it has come.
+	indexed chan error
+}
+
+// newErrand begins a job, or goes on with one, from what is committed of it.
+func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState) *errand {
+	e := &errand{source: s, state: state, ahead: state, indexed: make(chan error, 1)}
+	e.plan.Policy = s.plan.Policy
+	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
+	e.index = l.indexOf(cdr.Span{StartInclusive: state.Next, EndExclusive: state.Job.Span.EndExclusive})
+	index, reader, indexed := e.index, l.daemon.reader, e.indexed
+	l.beside.Go(func() { indexed <- index.Extend(ctx, reader) })
+	return e
+}
+
+// indexOf returns an empty index of the ID journal for windows of the lane's sources.
+func (l *lane) indexOf(span cdr.Span) *offsets.JournalIndex {
+	names := make([]cdr.SourceName, len(l.sources))
+	for i, s := range l.sources {
+		names[i] = s.name
+	}
+	return offsets.NewJournalIndex(l.daemon.config.Kafka.Topics.IDs, l.shard.index, names, span)
+}
+
+// whyIndex says that the ID journal is being read for a job.
+const whyIndex = "published IDs of the job's span"
+
+// decide plans the next window of the job.
+func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
+	if e.indexed != nil {
+		select {
+		case err := <-e.indexed:
+			if e.indexed = nil; err != nil {
+				e.ahead.Message = err.Error()
+				e.plan.NotBefore = now.Add(time.Minute)
+			}
+		default:
+			return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyIndex}}
+		}
+	}
+	if pause := e.source.live().NotBefore; pause.After(e.plan.NotBefore) {
+		e.plan.NotBefore = pause
+	}
+	rest := cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.ahead.Job.Span.EndExclusive}
+	return e.plan.PlanSpan(rest, cdr.Backfill, view, now)
+}
+
+// handedOver goes on as if the window were committed, and returns the state that its
+// commit writes.
+func (e *errand) handedOver(w *window) {
+	e.plan.Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	a := &e.ahead
+	if skipped := w.request.Span.StartInclusive - a.Next; skipped > 0 {
+		a.SkippedSeconds += int64(skipped)
+		a.Message = fmt.Sprintf("the feed no longer answers for what lies before %s", w.request.Span.StartInclusive)
+	}
+	a.Next = w.request.Span.EndExclusive
+	a.Phase = offsets.JobRunning
+	if a.Next >= a.Job.Span.EndExclusive {
+		a.Phase = offsets.JobDone
+	}
+	a.Windows++
+	a.Pages += int64(w.outcome.Pages)
+	a.Took += time.Since(w.began)
+	a.Items += w.facts.items
+	a.Published += w.facts.published
+	a.Known += w.facts.known
+	a.Revised += w.facts.revised
+	a.DeadLetters += w.facts.deadLetters
+	a.UpdatedAt = time.Now().UTC()
+	w.job = e.ahead
+}
+
+// begin looks for what a job asks. A job that cannot be done ends at once, with the
+// reason.
+func (l *lane) begin(ctx context.Context, job offsets.Job) error {
+	s := l.sourceNamed(job.Source)
+	state, known := l.stateOf(job.ID)
+	switch {
+	case job.Cancel:
+		return l.cancel(ctx, s, job.ID)
+	case known && state.Phase.Ended(), s.hasErrand(job.ID):
+		return nil
+	case !known:
+		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
+	}
+	state.Owner = memberName(l.daemon.config.Kafka.Group.Member)
+	if reason := s.unfit(job, time.Now()); reason != "" {
+		state.Phase, state.Message = offsets.JobFailed, reason
+	}
+	if err := l.note(&state); err != nil {
+		return err
+	}
+	l.log.Info("job", zap.String("job", job.ID), zap.String("source", string(job.Source)), zap.String("phase", string(state.Phase)), zap.String("reason", state.Message))
+	if !state.Phase.Ended() {
+		s.errands = append(s.errands, l.newErrand(ctx, s, state))
+	}
+	return nil
+}
+
+// unfit tells why a source cannot do a job; empty: it can.
+func (s *source) unfit(job offsets.Job, now time.Time) string {
+	switch published := s.position.FeedPublished; {
+	case s.halted():
+		return fmt.Sprintf("source %s waits for a person itself (%s): see cdrbus status", s.name, s.halt)
+	case job.Kind != offsets.Backfill:
+		return fmt.Sprintf("this version does not know jobs of kind %s", job.Kind)
+	case job.Span.EndExclusive <= s.plan.Oldest(now):
+		return fmt.Sprintf("the feed answers %s back, and the span ends before that", s.plan.Lookback)
+	case job.Span.EndExclusive > published:
+		return fmt.Sprintf("the span ends after %s, where the source itself is: it will come there by itself", published)
+	}
+	return ""
+}
+
+// note commits the state of a job by itself.
+func (l *lane) note(state *offsets.JobState) error {
+	state.UpdatedAt = time.Now().UTC()
+	record, err := state.Encode()
+	if err != nil {
+		return err
+	}
+	return l.shard.hand(newNote(offsets.JobKey(state.Job.ID), record))
+}
+
+// stateOf returns the committed state of a job as the shard's owner found it.
+func (l *lane) stateOf(id string) (offsets.JobState, bool) {
+	state, err := offsets.DecodeJobState(l.shard.jobStates[id])
+	return state, err == nil
+}
+
+func (s *source) hasErrand(id string) bool { return s.errandOf(id) != nil }
+
+func (s *source) errandOf(id string) *errand {
+	for _, e := range s.errands {
+		if e.state.Job.ID == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// cancel ends a job before its time.
+func (l *lane) cancel(ctx context.Context, s *source, id string) error {
+	e := s.errandOf(id)
+	if e == nil {
+		return nil
+	}
+	if _, err := l.settle(ctx); err != nil { // its window in flight still counts
+		return err
+	}
+	if e.state.Phase.Ended() {
+		return nil
+	}
+	e.ahead.Phase = offsets.JobCancelled
+	if err := l.note(&e.ahead); err != nil {
+		return err
+	}
+	e.state = e.ahead
+	s.endErrands(l)
+	return nil
+}
+
+// endErrands drops the jobs that have ended.
+func (s *source) endErrands(l *lane) {
+	var going []*errand
+	for _, e := range s.errands {
+		if !e.state.Phase.Ended() {
+			going = append(going, e)
+		}
+	}
+	if len(going) < len(s.errands) {
+		l.seen.Unpin()
+	}
+	s.errands = going
+}
+
+// decideErrand plans the next window of the source's oldest job.
+func (s *source) decideErrand(view poller.BudgetView, now time.Time) poller.Decision {
+	if len(s.errands) == 0 {
+		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Hour), Why: "no job"}}
+	}
+	return s.errands[0].decide(view, now)
+}
+
+// pinnedSpan is how much of a job's span is loaded at once.
+const pinnedSpan = 24 * time.Hour
+
+// covered makes sure that the set of published IDs holds what a window may return.
+// Where it does not reach back so far, it loads that from the ID journal: after the
+// window in flight, for its IDs belong there too. If that one left no trace, the lane
+// plans anew.
+func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (bool, error) {
+	if l.seen.Covers(request.Span) {
+		return true, nil
+	}
+	if kept, err := l.settle(ctx); err != nil || !kept {
+		return false, err
+	}
+	index, span := l.indexOf(request.Span), request.Span
+	if request.Purpose == cdr.Backfill && len(s.errands) > 0 {
+		e := s.errands[0]
+		index = e.index
+		span.EndExclusive = max(span.EndExclusive, min(span.StartInclusive.Add(pinnedSpan), e.state.Job.Span.EndExclusive))
+	}
+	err := index.Extend(ctx, l.daemon.reader)
+	if err == nil {
+		err = index.Pin(ctx, l.daemon.reader, l.seen, span)
+	}
+	if err != nil && ctx.Err() == nil {
+		const pause = time.Minute
+		s.planOf(request).NotBefore = time.Now().Add(pause)
+		l.log.Error("published IDs cannot be loaded", zap.String("source", string(s.name)), zap.Stringer("span", request.Span), zap.Error(err))
+		s.report(func(b *status.Source) { b.Reason = err.Error() })
+		return false, nil
+	}
+	return err == nil, err
+}

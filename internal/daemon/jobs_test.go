@@ -1,0 +1,120 @@
+package daemon_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"cdrbus/internal/cdr"
+	"cdrbus/internal/config"
+	"cdrbus/internal/simulator"
+	"cdrbus/offsets"
+)
+
+// ask writes a job for the only shard that has sources.
+func (w *world) ask(job offsets.Job) string {
+	w.t.Helper()
+	if job.ID == "" {
+		job.ID = offsets.NewJobID(time.Now())
+	}
+	job.CreatedAt = time.Now()
+	value, err := job.Encode()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	record := &kgo.Record{Topic: "webex.cdr.jobs", Partition: int32(w.position(string(job.Source)).Shard), Key: []byte(job.ID), Value: value}
+	client := w.client()
+	defer client.Close()
+	if err := client.ProduceSync(w.t.Context(), record).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+	return job.ID
+}
+
+// jobState is the last committed state of a job.
+func (w *world) jobState(id string) (state offsets.JobState) {
+	w.t.Helper()
+	for _, r := range w.topic("webex.cdr.offsets", w.shards) {
+		if of, ok := offsets.JobOf(r.Key); ok && of == id {
+			var err error
+			if state, err = offsets.DecodeJobState(r.Value); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	return state
+}
+
+// finishJob lets a daemon live and die until a job has ended.
+func (w *world) finishJob(cfg *config.Config, id string, random *rand.Rand) (state offsets.JobState, lives int) {
+	w.t.Helper()
+	for lives = 1; ; lives++ {
+		w.runFor(cfg, time.Duration(20+random.IntN(120))*time.Second)
+		if state = w.jobState(id); state.Phase.Ended() {
+			return state, lives
+		}
+		if lives > 200 {
+			w.t.Fatalf("job %s does not end: %+v", id, state)
+		}
+	}
+}
+
+// TestBackfill: a job publishes a span from before the source's start, while the source
+// lives and the daemon dies now and then, and what was published already is left out.
+// The same span again publishes nothing.
+func TestBackfill(t *testing.T) {
+	for _, endpoint := range []string{"feed", "auto"} {
+		t.Run(endpoint, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
+					o.Records.Rate, o.Records.DoubleShare = 0.01, 0.01
+					o.Answers.BoundaryRepeats, o.Answers.MaxFloor, o.Answers.MaxCeiling = 3, 1, 100
+				})
+				cfg := w.config("", w.source("acme", "endpoint: "+endpoint, "limits: {initial_per_minute: 6, pages_per_minute: 60}"))
+				random := rand.New(rand.NewPCG(3, 1))
+				w.runFor(cfg, 20*time.Minute)
+				span := cdr.Span{StartInclusive: w.start.Add(-10 * 24 * time.Hour), EndExclusive: w.start.Add(10 * time.Minute)}
+				state, lives := w.finishJob(cfg, w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span}), random)
+				t.Logf("%d lives: %+v", lives, state)
+				if state.Phase != offsets.JobDone || state.Next != span.EndExclusive || lives < 3 {
+					t.Errorf("after %d lives the job is %+v", lives, state)
+				}
+				w.start = span.StartInclusive
+				before := w.demandTruth("acme")
+				again, _ := w.finishJob(cfg, w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span}), random)
+				if again.Phase != offsets.JobDone || again.Published != 0 || again.Known < state.Published {
+					t.Errorf("the same span again: %+v", again)
+				}
+				t.Logf("%d events, then %d", before, w.demandTruth("acme"))
+			})
+		})
+	}
+}
+
+// TestJobsThatCannotBeDone end at once, with the reason.
+func TestJobsThatCannotBeDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, nil)
+		cfg := w.config("", w.source("acme", eager))
+		w.runFor(cfg, 10*time.Minute)
+		start := w.start
+		for _, c := range []struct {
+			job  offsets.Job
+			want string
+		}{
+			{offsets.Job{Span: cdr.Span{StartInclusive: start.Add(-40 * 24 * time.Hour), EndExclusive: start.Add(-31 * 24 * time.Hour)}}, "the feed answers 720h0m0s back"},
+			{offsets.Job{Span: cdr.Span{StartInclusive: start, EndExclusive: start.Add(100 * time.Hour)}}, "the span ends after"},
+		} {
+			c.job.Kind, c.job.Source = offsets.Backfill, "acme"
+			id := w.ask(c.job)
+			w.runFor(cfg, time.Minute)
+			if state := w.jobState(id); state.Phase != offsets.JobFailed || !strings.Contains(state.Message, c.want) {
+				t.Errorf("%s: %s, %q, want failed, %q", c.job.Span, state.Phase, state.Message, c.want)
+			}
+		}
+	})
+}
