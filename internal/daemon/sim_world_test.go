@@ -50,6 +50,7 @@ type scenario struct {
 	rivals  bool // two owners at a time
 	limits  bool // the feed's limits are in force
 	spoiled bool // brokers take no event of one source from the first owners, which park it
+	late    bool // records appear late, and are swept up; the run goes on until all of them have
 	quirks  []string
 	share   float64 // of the requests of the commit protocol that meet a fault
 }
@@ -59,6 +60,7 @@ func scenarioOf(seed uint64) scenario {
 	s := scenario{seed: seed, nodes: 2 + rng.IntN(2), rivals: rng.IntN(2) == 0, limits: rng.IntN(4) == 0}
 	s.share = []float64{0.06, 0.12, 0.2}[rng.IntN(3)]
 	s.spoiled = rng.IntN(5) == 0
+	s.late = rng.IntN(3) == 0
 	if rng.IntN(2) == 0 {
 		s.quirks = append(s.quirks, "paging")
 	}
@@ -69,8 +71,8 @@ func scenarioOf(seed uint64) scenario {
 }
 
 func (s scenario) String() string {
-	return fmt.Sprintf("seed %d: %d brokers, rivals %t, limits in force %t, spoiled %t, quirks %v, %.0f %% of the protocol's requests meet a fault",
-		s.seed, s.nodes, s.rivals, s.limits, s.spoiled, s.quirks, 100*s.share)
+	return fmt.Sprintf("seed %d: %d brokers, rivals %t, limits in force %t, spoiled %t, late %t, quirks %v, %.0f %% of the protocol's requests meet a fault",
+		s.seed, s.nodes, s.rivals, s.limits, s.spoiled, s.late, s.quirks, 100*s.share)
 }
 
 const (
@@ -110,6 +112,9 @@ func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
 			t.Fatal(err)
 		}
 	}
+	if s.late {
+		o.Records.LateShare, o.Records.LateMin, o.Records.LateMax = 0.15, time.Minute, simLatest
+	}
 	o.Records.Burst = 0 // a hundred records at once cost time and prove nothing here
 	o.Answers.StallFor = time.Minute
 	if slices.Contains(s.quirks, "paging") {
@@ -120,6 +125,10 @@ func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
 		o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = simInitial, simPages
 	}
 }
+
+// simLatest is how late records are, at most, and simWidest how far back they are
+// looked for.
+const simLatest, simWidest = 6 * time.Minute, 10 * time.Minute
 
 // simInitial and simPages are the feed's limits where they are in force.
 const simInitial, simPages = 6, 60
@@ -133,6 +142,9 @@ func (s *simulation) configure() *config.Config {
 		limits = fmt.Sprintf("limits: {initial_per_minute: %d, pages_per_minute: %d}", simInitial, simPages)
 	}
 	more := []string{limits, "max_window: 5m"}
+	if s.late {
+		more = append(more, fmt.Sprintf("sweeps: [{every: 1m, back: 5m}, {every: 5m, back: %s}]", simWidest))
+	}
 	s.source("acme")
 	half := func(name, location string) string {
 		text := s.source(name, append(more, "shard_key: acme", "locations: ["+location+"]")...)
