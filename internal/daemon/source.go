@@ -103,6 +103,7 @@ func (s *source) resume(position offsets.Position, now time.Time) {
 		b.Published, b.Settled, b.Counter = position.Published(), position.FeedSettled, position.Counter
 		b.Shard = position.Shard
 	})
+	s.showPlan()
 	s.finish.published(s.name, position.Published())
 }
 
@@ -233,6 +234,7 @@ func (s *source) committed(position offsets.Position) {
 	s.position = position
 	s.stops = 0
 	s.enter(status.Waiting, "")
+	s.showPlan()
 	s.showToken()
 	s.finish.published(s.name, position.Published())
 }
@@ -425,7 +427,7 @@ func (s *source) refuse(refusal *offsets.Refusal) {
 func (s *source) announce() {
 	s.report(func(b *status.Source) {
 		b.Credential, b.Endpoint = s.config.Credential, s.plan.Endpoint
-		b.MinAgeSeconds, b.LookbackSeconds = s.plan.MinAge.Seconds(), s.plan.Lookback.Seconds()
+		b.MinAgeSeconds, b.Feed.LookbackSeconds = s.plan.MinAge.Seconds(), s.plan.Lookback.Seconds()
 	})
 }
 
@@ -449,6 +451,39 @@ func (s *source) showWait(w work, wait *poller.Wait) {
 }
 
 func (s *source) report(change func(*status.Source)) { s.board.Update(s.name, change) }
+
+// showPlan shows how far the endpoints are read, and what is planned behind the live
+// edge.
+func (s *source) showPlan() {
+	live := s.live()
+	sweeps := make([]status.Sweep, len(s.sweeps.Rounds))
+	for i, round := range s.sweeps.Rounds {
+		planned := s.sweeps.Sweeps[i]
+		sweeps[i] = status.Sweep{
+			BackSeconds: planned.Back.Seconds(), EverySeconds: planned.Every.Seconds(),
+			BeganAt: round.Began.Time(), DueAt: round.Began.Time().Add(planned.Every),
+		}
+		if round.Running() {
+			sweeps[i].Next, sweeps[i].End = round.Next, round.End
+		}
+	}
+	jobs := make([]status.Job, len(s.errands))
+	for i, e := range s.errands {
+		jobs[i] = status.Job{
+			ID: e.state.Job.ID, Kind: string(e.state.Job.Kind), Span: e.state.Job.Span,
+			Next: e.state.Next, Published: e.state.Published, Message: e.state.Message,
+		}
+	}
+	s.report(func(b *status.Source) {
+		b.Endpoint, b.MinAgeSeconds = live.Endpoint, live.MinAge.Seconds()
+		b.Feed.Published = s.position.FeedPublished
+		b.Stream = status.Edge{}
+		if s.streaming {
+			b.Stream = status.Edge{Published: s.position.StreamPublished, LookbackSeconds: s.stream.Lookback.Seconds()}
+		}
+		b.Sweeps, b.Jobs = sweeps, jobs
+	})
+}
 
 // showToken puts what a person should know of the token on the board, and the
 // log tells of a warning when it changes.

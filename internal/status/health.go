@@ -116,7 +116,7 @@ func alerts(all []SourceView) []Alert {
 		if s.State.NeedsPerson() {
 			critical = append(critical, Alert{Severity: Critical, Source: s.Name, Title: string(s.State), Text: s.Reason, Remedy: s.Remedy, Since: s.Since})
 		}
-		if s.UntilLossSeconds >= 0 && s.UntilLossSeconds < lossWarningSeconds(s.LookbackSeconds) {
+		if s.UntilLossSeconds >= 0 && s.UntilLossSeconds < lossWarningSeconds(s.Feed.LookbackSeconds) {
 			critical = append(critical, lossAlert(s))
 		}
 		if s.Token.Warning != "" {
@@ -133,7 +133,7 @@ func alerts(all []SourceView) []Alert {
 func lossAlert(s *SourceView) Alert {
 	return Alert{
 		Severity: Critical, Source: s.Name, Title: "records about to age out",
-		Text:   fmt.Sprintf("published up to %s; the feed forgets what comes next in %s", s.Published, roundSeconds(s.UntilLossSeconds)),
+		Text:   fmt.Sprintf("published up to %s; the feed forgets what comes next in %s", s.Feed.Published, roundSeconds(s.UntilLossSeconds)),
 		Remedy: "find out what holds the source up (state, last error, budget) and remove it before then",
 	}
 }

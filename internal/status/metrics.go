@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"cdrbus/internal/cdr"
 )
 
 // MetricType is a type of the Prometheus text format.
@@ -74,14 +76,26 @@ var metrics = []Metric{
 		func(s *SourceView) (float64, bool) { return boolean(s.State.NeedsPerson()), true }),
 	perSource("cdrbus_source_lag_seconds", Gauge, "How far the published watermark is behind the youngest instant that the feed answers for. Absent before the source has a position.",
 		func(s *SourceView) (float64, bool) { return s.LagSeconds, s.LagSeconds >= 0 }),
-	perSource("cdrbus_source_until_loss_seconds", Gauge, "Time until the oldest record that is not yet published may age out of the feed. Absent if unknown.",
-		func(s *SourceView) (float64, bool) { return s.UntilLossSeconds, s.UntilLossSeconds >= 0 }),
-	perSource("cdrbus_source_lookback_seconds", Gauge, "How far back the source's feed answers, as configured. Absent if unknown.",
-		func(s *SourceView) (float64, bool) { return s.LookbackSeconds, s.LookbackSeconds > 0 }),
+	perEndpoint("cdrbus_source_until_loss_seconds", Gauge, "Time until the oldest record that is not yet published may age out of cdr_feed; and out of cdr_stream, where that is read: its loss costs time, for sweeps of cdr_feed still find the record. Absent if unknown.",
+		func(s *SourceView) float64 { return s.UntilLossSeconds }, func(s *SourceView) float64 { return s.UntilStreamLossSeconds }),
+	perEndpoint("cdrbus_source_lookback_seconds", Gauge, "How far back the endpoint answers, as configured. Absent if unknown.",
+		func(s *SourceView) float64 { return known(s.Feed.LookbackSeconds) }, func(s *SourceView) float64 { return known(s.Stream.LookbackSeconds) }),
 	perSource("cdrbus_source_published_timestamp_seconds", Gauge, "Published watermark: everything before it is committed once.",
 		func(s *SourceView) (float64, bool) { return float64(s.Published), !s.Published.IsZero() }),
 	perSource("cdrbus_source_settled_timestamp_seconds", Gauge, "Settled watermark: everything before it has been passed by the widest sweep.",
 		func(s *SourceView) (float64, bool) { return float64(s.Settled), !s.Settled.IsZero() }),
+	{"cdrbus_source_sweep_overdue_seconds", Gauge, "By how much the next round of a sweep is overdue, by how far back it reads, in seconds. Rounds are late while the request budget has not room for all of them.", []string{"source", "back"},
+		func(s *Snapshot, emit emit) {
+			for i := range s.Sources {
+				for _, sweep := range s.Sources[i].Sweeps {
+					emit(max(0, s.At.Sub(sweep.DueAt).Seconds()), string(s.Sources[i].Name), strconv.FormatFloat(sweep.BackSeconds, 'f', -1, 64))
+				}
+			}
+		}},
+	perSource("cdrbus_source_live_interval_seconds", Gauge, "Time between the last windows of the live edge, on average. Absent before there were two.",
+		func(s *SourceView) (float64, bool) { return s.LiveSeconds, s.LiveSeconds > 0 }),
+	perSource("cdrbus_source_jobs", Gauge, "Jobs at work, such as backfills.",
+		func(s *SourceView) (float64, bool) { return float64(len(s.Jobs)), true }),
 	perSource("cdrbus_source_position_counter", Gauge, "Counter of the source's position; each commit adds one.",
 		func(s *SourceView) (float64, bool) { return float64(s.Source.Counter), true }),
 	perSource("cdrbus_source_last_commit_timestamp_seconds", Gauge, "When the source's last window was committed. Absent before the first one of this process.",
@@ -183,6 +197,28 @@ func perSource(name string, kind MetricType, help string, read func(*SourceView)
 			}
 		}
 	}}
+}
+
+// perEndpoint is a metric with a sample for each endpoint of each source; negative:
+// no sample.
+func perEndpoint(name string, kind MetricType, help string, feed, stream func(*SourceView) float64) Metric {
+	return Metric{name, kind, help, []string{"source", "endpoint"}, func(s *Snapshot, emit emit) {
+		for i := range s.Sources {
+			for endpoint, read := range map[cdr.Endpoint]func(*SourceView) float64{cdr.Feed: feed, cdr.Stream: stream} {
+				if value := read(&s.Sources[i]); value >= 0 {
+					emit(value, string(s.Sources[i].Name), string(endpoint))
+				}
+			}
+		}
+	}}
+}
+
+// known turns an unknown number, 0, into none.
+func known(value float64) float64 {
+	if value == 0 {
+		return -1
+	}
+	return value
 }
 
 // perShard is a metric with one sample for each shard that this process has known.

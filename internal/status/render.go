@@ -33,6 +33,7 @@ func Render(w io.Writer, s Snapshot, width int) error {
 	r.numbers()
 	r.alerts()
 	r.sources()
+	r.plans()
 	r.events()
 	r.fleet()
 	r.foot()
@@ -205,6 +206,60 @@ func (r *renderer) sources() {
 	if more := r.s.Matching - len(shown); more > 0 {
 		r.line(r.muted.Render(fmt.Sprintf("and %d more", more)))
 	}
+}
+
+// renderedPlans is for how many sources the text tells what is planned.
+const renderedPlans = 12
+
+// plans tells how often each source is asked about, and what is read again.
+func (r *renderer) plans() {
+	var rows [][2]string
+	for i := range r.s.Sources[:min(len(r.s.Sources), renderedPlans)] {
+		if s := &r.s.Sources[i]; len(s.Sweeps)+len(s.Jobs) > 0 {
+			rows = append(rows, [2]string{string(s.Name), joinNonEmpty(s.plan(r.s.At), " · ")})
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	width := 0
+	for _, row := range rows {
+		width = max(width, lipgloss.Width(row[0]))
+	}
+	r.line()
+	r.line(r.muted.Render("PLAN"))
+	for _, row := range rows {
+		r.line(padRight(row[0], width), "  ", row[1])
+	}
+}
+
+// plan is what is planned for a source, in words.
+func (s *SourceView) plan(now time.Time) (words []string) {
+	edge := "live"
+	if s.LiveSeconds > 0 {
+		edge += " every " + roundSeconds(s.LiveSeconds)
+	}
+	words = append(words, edge+" from cdr_"+string(s.Endpoint))
+	for _, sweep := range s.Sweeps {
+		text := fmt.Sprintf("%s back every %s: ", roundSeconds(sweep.BackSeconds), roundSeconds(sweep.EverySeconds))
+		switch wait := sweep.DueAt.Sub(now); {
+		case sweep.Next < sweep.End:
+			text += "reading " + sweep.Next.Time().Format("02 15:04")
+		case wait < -time.Second:
+			text += roundDuration(-wait) + " late"
+		default:
+			text += "next in " + roundDuration(max(wait, 0))
+		}
+		words = append(words, text)
+	}
+	if !s.Settled.IsZero() {
+		words = append(words, "settled to "+s.Settled.Time().Format("02 15:04"))
+	}
+	for _, job := range s.Jobs {
+		done := float64(job.Next-job.Span.StartInclusive) / float64(max(job.Span.EndExclusive-job.Span.StartInclusive, 1))
+		words = append(words, fmt.Sprintf("%s %.0f %%", job.Kind, 100*done))
+	}
+	return words
 }
 
 var stateGlyphs = map[State]string{

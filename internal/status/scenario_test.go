@@ -74,7 +74,7 @@ func runSource(b *Board, name cdr.SourceName, shard, n int, ago time.Duration, p
 	now := time.Now()
 	b.Update(name, func(s *Source) {
 		s.Shard, s.Credential, s.Endpoint = shard, "acme", cdr.Feed
-		s.MinAgeSeconds, s.LookbackSeconds = 330, (30 * 24 * time.Hour).Seconds()
+		s.MinAgeSeconds, s.Feed.LookbackSeconds = 330, (30 * 24 * time.Hour).Seconds()
 		s.Token.ExpiresAt, s.Token.RefreshExpiresAt = now.Add(9*24*time.Hour), now.Add(80*24*time.Hour)
 		s.BudgetNow = func(now time.Time) Budget {
 			return Budget{InitialPerMinute: 1, InitialAvailableAt: now.Add(time.Duration(random.IntN(50)) * time.Second), PagesPerMinute: 10, PagesLeft: float64(10 - shard%9)}
@@ -170,8 +170,9 @@ func stoppedBoard() *Board {
 		s.State = Stopped
 		s.Reason = "the feed answered 403: this token may not read call detail records (TrackingID cdrbus_5d1c7f0e)"
 		s.Remedy = "give the Service App the scope spark-admin:calling_cdr_read and the permission \"Webex Calling Detailed Call History API access\", then run cdrbus auth status; cdrbus asks again every 15 min"
-		s.LookbackSeconds = (4 * time.Hour).Seconds()
+		s.Feed.LookbackSeconds = (4 * time.Hour).Seconds()
 		s.Published = cdr.InstantOf(time.Now().Add(-3*time.Hour - 50*time.Minute))
+		s.Feed.Published = s.Published
 	})
 	b.Update("globex", func(s *Source) {
 		s.State, s.Reason = Refused, "topic webex.cdr.offsets, partition 2, offset 8121: the position has counter 40 after counter 41"
@@ -188,7 +189,7 @@ func demoBoard() *Board {
 	b.startedAt = time.Now().Add(-90 * time.Second)
 	readyShards(b, 2)
 	b.Update("demo", func(s *Source) {
-		s.MinAgeSeconds, s.LookbackSeconds, s.Endpoint = 2, 3600, cdr.Feed
+		s.MinAgeSeconds, s.Feed.LookbackSeconds, s.Endpoint = 2, 3600, cdr.Feed
 	})
 	random := rand.New(rand.NewPCG(3, 3))
 	for i := range 80 {

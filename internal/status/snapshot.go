@@ -40,9 +40,12 @@ type SourceView struct {
 	LagSeconds float64 `json:"lagSeconds"`
 	// UntilLossSeconds is how long until the oldest unpublished record may age
 	// out of the feed; -1 if unknown.
-	UntilLossSeconds float64  `json:"untilLossSeconds"`
-	Budget           *Budget  `json:"budget,omitempty"`
-	History          []Window `json:"history,omitempty"` // oldest first
+	UntilLossSeconds float64 `json:"untilLossSeconds"`
+	// UntilStreamLossSeconds is the same of cdr_stream; -1 where it is not read.
+	// What it forgets, the sweeps of cdr_feed still find.
+	UntilStreamLossSeconds float64  `json:"untilStreamLossSeconds"`
+	Budget                 *Budget  `json:"budget,omitempty"`
+	History                []Window `json:"history,omitempty"` // oldest first
 }
 
 // Process is the process as a whole.
@@ -253,7 +256,8 @@ func (e *sourceEntry) view(now time.Time) SourceView {
 	v.Counts.Windows = maps.Clone(v.Counts.Windows)
 	e.mu.Unlock()
 	v.LagSeconds = lagSeconds(&v.Source, now)
-	v.UntilLossSeconds = untilLossSeconds(&v.Source, now)
+	v.UntilLossSeconds = v.Feed.untilLossSeconds(now)
+	v.UntilStreamLossSeconds = v.Stream.untilLossSeconds(now)
 	if v.BudgetNow != nil {
 		budget := v.BudgetNow(now)
 		v.Budget, v.BudgetNow = &budget, nil
@@ -290,13 +294,13 @@ func lagSeconds(s *Source, now time.Time) float64 {
 	return max(0, now.Sub(s.Published.Time()).Seconds()-s.MinAgeSeconds)
 }
 
-// untilLossSeconds is how long until the published watermark falls out of the
-// feed's lookback.
-func untilLossSeconds(s *Source, now time.Time) float64 {
-	if s.Published.IsZero() || s.LookbackSeconds <= 0 {
+// untilLossSeconds is how long until what is published falls out of the endpoint's
+// lookback; -1 if that is not known.
+func (e Edge) untilLossSeconds(now time.Time) float64 {
+	if e.Published.IsZero() || e.LookbackSeconds <= 0 {
 		return -1
 	}
-	return max(0, s.LookbackSeconds-now.Sub(s.Published.Time()).Seconds())
+	return max(0, e.LookbackSeconds-now.Sub(e.Published.Time()).Seconds())
 }
 
 func total(all []SourceView) Totals {

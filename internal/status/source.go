@@ -47,12 +47,16 @@ type Source struct {
 	Reason string    `json:"reason,omitempty"` // why it is in this state, for a person
 	Remedy string    `json:"remedy,omitempty"` // what a person should do about it
 
-	Endpoint        cdr.Endpoint `json:"endpoint,omitempty"`
-	Published       cdr.Instant  `json:"published,omitzero"` // everything before is committed once
-	Settled         cdr.Instant  `json:"settled,omitzero"`   // everything before is passed by the widest sweep
-	Counter         cdr.Counter  `json:"counter"`            // of the position
-	MinAgeSeconds   float64      `json:"minAgeSeconds"`      // youngest instant that the endpoint answers for
-	LookbackSeconds float64      `json:"lookbackSeconds"`    // oldest; 0 if unknown
+	Endpoint      cdr.Endpoint `json:"endpoint,omitempty"`   // that follows the live edge just now
+	Published     cdr.Instant  `json:"published,omitzero"`   // everything before is committed once; of cdr_stream by time of insertion
+	Settled       cdr.Instant  `json:"settled,omitzero"`     // everything before is passed by the widest sweep
+	Counter       cdr.Counter  `json:"counter"`              // of the position
+	MinAgeSeconds float64      `json:"minAgeSeconds"`        // youngest instant that the endpoint answers for
+	Feed          Edge         `json:"feed,omitzero"`        // by endpoint
+	Stream        Edge         `json:"stream,omitzero"`      // only where it is read
+	LiveSeconds   float64      `json:"liveSeconds,omitzero"` // between the last windows of the live edge, on average; 0: not known yet
+	Sweeps        []Sweep      `json:"sweeps,omitempty"`     // the narrowest first
+	Jobs          []Job        `json:"jobs,omitempty"`       // at work, the oldest first
 
 	Current       Current   `json:"current,omitzero"`
 	LastWindow    Window    `json:"lastWindow,omitzero"`
@@ -65,9 +69,37 @@ type Source struct {
 	Token     Token   `json:"token,omitzero"`
 	LastError Failure `json:"lastError,omitzero"`
 
+	lastLiveAt time.Time
+
 	// BudgetNow reads the request budget of the source's credential at the
 	// time of a snapshot. It must not block and must not call the board.
 	BudgetNow func(now time.Time) Budget `json:"-"`
+}
+
+// Edge is how far one endpoint is read.
+type Edge struct {
+	Published       cdr.Instant `json:"published,omitzero"`
+	LookbackSeconds float64     `json:"lookbackSeconds,omitzero"` // how far back the endpoint answers; 0: it is not read
+}
+
+// Sweep is the plan of one later reading, and how its round goes.
+type Sweep struct {
+	BackSeconds  float64     `json:"backSeconds"`
+	EverySeconds float64     `json:"everySeconds"`
+	BeganAt      time.Time   `json:"beganAt,omitzero"` // of the latest round
+	DueAt        time.Time   `json:"dueAt,omitzero"`   // of the next one
+	Next         cdr.Instant `json:"next,omitzero"`    // where a round at work has come to
+	End          cdr.Instant `json:"end,omitzero"`     // of that round; unset between rounds
+}
+
+// Job is what a person asked for, and how far it is.
+type Job struct {
+	ID        string      `json:"id"`
+	Kind      string      `json:"kind"`
+	Span      cdr.Span    `json:"span"`
+	Next      cdr.Instant `json:"next"`
+	Published int64       `json:"published"`
+	Message   string      `json:"message,omitempty"`
 }
 
 // Current is the window being fetched or committed.

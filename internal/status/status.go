@@ -213,6 +213,7 @@ func (b *Board) count(w *Window, c *Commit) bool {
 	s.Shard = c.Shard
 	s.Published, s.Settled = later(s.Published, w.Published), later(s.Settled, w.Settled)
 	kept.LagSeconds = lagSeconds(s, c.At)
+	s.noteCadence(&kept)
 	s.Counts.add(&kept)
 	if w.Pages > 0 {
 		b.fetchSeconds.WithLabelValues(string(w.Purpose)).Observe(w.FetchSeconds)
@@ -224,6 +225,21 @@ func (b *Board) count(w *Window, c *Commit) bool {
 	}
 	e.history = append(e.history, kept)
 	return true
+}
+
+// noteCadence learns how often the live edge is asked about.
+func (s *Source) noteCadence(w *Window) {
+	if w.Purpose != cdr.Live {
+		return
+	}
+	if before := s.lastLiveAt; !before.IsZero() {
+		since := w.CommittedAt.Sub(before).Seconds()
+		if s.LiveSeconds == 0 {
+			s.LiveSeconds = since
+		}
+		s.LiveSeconds += (since - s.LiveSeconds) / 8
+	}
+	s.lastLiveAt = w.CommittedAt
 }
 
 // Requested counts one answer of the feed: its HTTP status, or 0 when none came.

@@ -72,11 +72,13 @@ func TestLagFollowsTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(Build{}, Options{})
 		now := time.Now()
-		b.Update("acme", func(s *Source) { s.MinAgeSeconds, s.LookbackSeconds = 300, 3600 })
+		b.Update("acme", func(s *Source) { s.MinAgeSeconds, s.Feed.LookbackSeconds = 300, 3600 })
 		if s := b.Snapshot().Sources[0]; s.LagSeconds != -1 || s.UntilLossSeconds != -1 {
 			t.Errorf("without a position lag is %v, until loss %v; want -1 and -1", s.LagSeconds, s.UntilLossSeconds)
 		}
-		b.Committed(Commit{Windows: []Window{live("acme", 1, 1, cdr.InstantOf(now.Add(-10*time.Minute)))}})
+		published := cdr.InstantOf(now.Add(-10 * time.Minute))
+		b.Committed(Commit{Windows: []Window{live("acme", 1, 1, published)}})
+		b.Update("acme", func(s *Source) { s.Feed.Published = published })
 		for _, c := range []struct {
 			after          time.Duration
 			lag, untilLoss float64
