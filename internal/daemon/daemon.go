@@ -31,7 +31,6 @@ import (
 	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
 	"cdrbus/internal/kafkaconn"
-	"cdrbus/internal/partition"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
 	"cdrbus/poller"
@@ -111,11 +110,8 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		shards:      map[int][]*source{},
 		vaults:      map[string]*vault{},
 	}
-	connection, err := kafkaOptions(options.Config, options.DialKafka)
-	if err != nil {
-		return nil, err
-	}
-	if d.client, err = kafkaconn.New(connection); err != nil {
+	var err error
+	if d.client, err = connect(options.Config, options.DialKafka); err != nil {
 		return nil, err
 	}
 	d.reader = committed.NewReader(d.client)
@@ -179,12 +175,6 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // sourcesOf returns the sources placed in a shard.
 func (d *Daemon) sourcesOf(shard int) []*source { return d.shards[shard] }
-
-// shardOf places a source: murmur2 of its shard key, so that sources which share
-// a credential share a shard.
-func shardOf(source *config.Source, shards int) int {
-	return partition.Of([]byte(source.EffectiveShardKey()), shards)
-}
 
 // opened waits until every shard that this process is sure to own has been taken
 // over and restored for the first time: nothing is published before all of them

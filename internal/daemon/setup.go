@@ -151,7 +151,7 @@ func (d *Daemon) prepareSources(options Options) error {
 		if err != nil {
 			return err
 		}
-		shard := shardOf(cfg, d.config.Kafka.Shards)
+		shard := ShardOf(cfg, d.config.Kafka.Shards)
 		d.shards[shard] = append(d.shards[shard], s)
 	}
 	return nil
