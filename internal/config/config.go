@@ -12,7 +12,11 @@
 package config
 
 import (
+	"fmt"
+	"strings"
 	"time"
+
+	"cdrbus/internal/partition"
 )
 
 // Config is everything that cdrbus is told. Only sources, their credentials and
@@ -448,6 +452,28 @@ func (s *Source) EffectiveShardKey() string {
 	default:
 		return s.Name
 	}
+}
+
+// Shard is the partition of everything that cdrbus writes about the source: murmur2
+// of its shard key, so that sources which share a credential share a shard.
+func (s *Source) Shard(shards int) int {
+	return partition.Of([]byte(s.EffectiveShardKey()), shards)
+}
+
+// SourceNamed returns the source of a name. Its error tells which one was probably
+// meant.
+func (c *Config) SourceNamed(name string) (*Source, error) {
+	var names []string
+	for i := range c.Sources {
+		if c.Sources[i].Name == name {
+			return &c.Sources[i], nil
+		}
+		names = append(names, c.Sources[i].Name)
+	}
+	if nearest := nearestOf(name, names); nearest != "" {
+		return nil, fmt.Errorf("source %q is not configured; did you mean %s?", name, nearest)
+	}
+	return nil, fmt.Errorf("source %q is not configured; known are %s", name, strings.Join(names, ", "))
 }
 
 // Group identifies what the source shares with others: a request budget and a

@@ -5,7 +5,6 @@ import (
 
 	"cdrbus/internal/config"
 	"cdrbus/internal/kafkaconn"
-	"cdrbus/internal/partition"
 )
 
 // Connect returns a client of the Kafka of a configuration, for commands that read
@@ -25,5 +24,5 @@ func connect(cfg *config.Config, dial DialFunc) (*kafka.Client, error) {
 // credential share a shard. It is the partition of everything that cdrbus writes
 // about the source.
 func ShardOf(source *config.Source, shards int) int {
-	return partition.Of([]byte(source.EffectiveShardKey()), shards)
+	return source.Shard(shards)
 }
