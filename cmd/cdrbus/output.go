@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -48,4 +49,12 @@ func terminalWidth(w io.Writer) int {
 		return 0
 	}
 	return width
+}
+
+// writeJSON writes a value for a program, and readable for a person who looks.
+func writeJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
 }

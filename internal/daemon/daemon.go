@@ -52,6 +52,10 @@ type Options struct {
 	// younger is asked for. Zero: run for ever.
 	Until cdr.Instant
 
+	// Only lets the daemon do nothing but one job, which was written to the jobs topic
+	// and found no owner, and end with it. It takes the job's shard without asking.
+	Only *offsets.Job
+
 	// DialKafka and DialFeed open connections instead of the network, for networks
 	// in memory. The schema registry is reached through DialFeed too.
 	DialKafka, DialFeed DialFunc
@@ -68,6 +72,8 @@ type Daemon struct {
 	log    *zap.Logger
 	board  *status.Board
 	until  cdr.Instant
+	only   *offsets.Job            // nil: all there is to do
+	end    context.CancelCauseFunc // of Run
 	finish finish
 
 	client        *kafka.Client
@@ -103,6 +109,7 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		log:         options.Log,
 		board:       options.Board,
 		until:       options.Until,
+		only:        options.Only,
 		finish:      finish{until: options.Until},
 		memory:      newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
 		fingerprint: schema.Fingerprint(),
@@ -134,6 +141,11 @@ func (d *Daemon) prepare(ctx context.Context, options Options) error {
 	if err := d.prepareSources(options); err != nil {
 		return err
 	}
+	if d.only != nil {
+		if err := d.onlySources(); err != nil {
+			return err
+		}
+	}
 	d.gate = newGate()
 	if !d.inFleet() {
 		d.gate = newGate(slices.Collect(maps.Keys(d.shards))...)
@@ -154,6 +166,8 @@ func (d *Daemon) Memory() (usedBytes, limitBytes int64) {
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	d.end = cancel
+	d.logOnly()
 	d.finish.begin(d.shards, cancel)
 	var beside sync.WaitGroup
 	if d.inFleet() && !d.until.IsZero() {
@@ -164,7 +178,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	cancel(nil)
 	beside.Wait()
 	switch {
-	case errors.Is(cause, errReached):
+	case errors.Is(cause, errReached), errors.Is(cause, errJobEnded):
 		return nil
 	case errors.Is(cause, ErrNotReached):
 		return cause

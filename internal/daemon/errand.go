@@ -109,7 +109,7 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 	case !known:
 		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
 	}
-	state.Owner = memberName(l.daemon.config.Kafka.Group.Member)
+	state.Owner = l.daemon.name()
 	if reason := s.unfit(job, time.Now()); reason != "" {
 		state.Phase, state.Message = offsets.JobFailed, reason
 	}
@@ -117,9 +117,11 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 		return err
 	}
 	l.log.Info("job", zap.String("job", job.ID), zap.String("source", string(job.Source)), zap.String("phase", string(state.Phase)), zap.String("reason", state.Message))
-	if !state.Phase.Ended() {
-		s.errands = append(s.errands, l.newErrand(ctx, s, state))
+	if state.Phase.Ended() {
+		l.daemon.jobEnded(&state)
+		return nil
 	}
+	s.errands = append(s.errands, l.newErrand(ctx, s, state))
 	return nil
 }
 
@@ -183,6 +185,7 @@ func (l *lane) cancel(ctx context.Context, s *source, id string) error {
 	}
 	e.state = e.ahead
 	s.endErrands(l)
+	l.daemon.jobEnded(&e.state)
 	return nil
 }
 

@@ -26,7 +26,7 @@ import (
 const heartbeatInterval = time.Second
 
 // inFleet reports whether this process shares the shards with others.
-func (d *Daemon) inFleet() bool { return d.config.Ownership == config.Group }
+func (d *Daemon) inFleet() bool { return d.config.Ownership == config.Group && d.only == nil }
 
 // owner returns who chooses this process's shards.
 func (d *Daemon) owner() ownership.Owner {
@@ -40,7 +40,7 @@ func (d *Daemon) owner() ownership.Owner {
 		Brokers:           k.Brokers,
 		ID:                k.GroupID(),
 		Topic:             k.Topics.Offsets,
-		Name:              memberName(k.Group.Member),
+		Name:              d.name(),
 		SessionTimeout:    k.Group.SessionTimeout,
 		HeartbeatInterval: heartbeatInterval,
 		Loaded:            func(shard int) bool { return len(d.shards[shard]) > 0 },

@@ -50,7 +50,7 @@ func (s *shard) watchJobs(ctx context.Context, lanes []*lane) error {
 		jobs, err := s.readJobs(ctx, &next)
 		for _, job := range jobs {
 			id := fmt.Sprint(job.ID, job.Cancel)
-			if known[id] || s.jobEnded(job.ID) {
+			if known[id] || s.jobEnded(job.ID) || s.daemon.passesOver(job.ID) {
 				continue
 			}
 			known[id] = true
@@ -131,5 +131,9 @@ func (s *shard) deliver(ctx context.Context, l *lane, job offsets.Job) error {
 	if err != nil {
 		return err
 	}
-	return s.hand(newNote(offsets.JobKey(job.ID), record))
+	if err := s.hand(newNote(offsets.JobKey(job.ID), record)); err != nil {
+		return err
+	}
+	s.daemon.jobEnded(&state)
+	return nil
 }

@@ -111,6 +111,9 @@ func (l *lane) ready(now time.Time) (ready [works]choice, wakeAt time.Time) {
 		}
 		for i, decide := range [works]func(poller.BudgetView, time.Time) poller.Decision{live: s.decide, sweep: s.decideSweep, errands: s.decideErrand} {
 			kind, best := work(i), &ready[i]
+			if l.daemon.only != nil && kind != errands {
+				continue
+			}
 			decision := decide(view, now)
 			if decision.Wait != nil {
 				s.showWait(kind, decision.Wait)
@@ -203,6 +206,9 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	if w.work() == errands {
 		w.source.errands[0].state = w.job
 		w.source.endErrands(l)
+		if w.job.Phase.Ended() {
+			l.daemon.jobEnded(&w.job)
+		}
 	}
 	l.seen.EvictBefore(horizon(l.sources))
 	l.reportSeen()

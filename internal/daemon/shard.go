@@ -69,6 +69,9 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 		err = rivals.note(err, time.Now())
 		d.board.UpdateShard(index, func(b *status.Shard) { b.State, b.Reason = status.ShardLost, err.Error() })
 		log.Warn("shard lost, taking it over again", zap.Error(err))
+		if d.takenOver(ctx, lease) {
+			return ErrTakenOver
+		}
 		if time.Since(began) > time.Minute {
 			pause = newBackoff(time.Second, 30*time.Second)
 		}
@@ -111,8 +114,10 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 	if err := d.opened(ctx, index); err != nil {
 		return err
 	}
-	if err := s.startNewSources(ctx, runnable); err != nil {
-		return err
+	if d.only == nil {
+		if err := s.startNewSources(ctx, runnable); err != nil {
+			return err
+		}
 	}
 	lanes, err := s.openLanes(ctx, runnable)
 	if err != nil {
@@ -174,6 +179,8 @@ func (s *shard) admit(sources []*source) []*source {
 		}
 		if !state.New {
 			s.positions[src.name] = state.Position
+		} else if s.daemon.only != nil {
+			continue // its beginning is not for a command to fix
 		}
 		runnable = append(runnable, src)
 	}
@@ -212,7 +219,8 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 		groups[src.config.Group()] = append(groups[src.config.Group()], src)
 	}
 	maps.DeleteFunc(groups, func(_ string, members []*source) bool {
-		return !slices.ContainsFunc(members, func(src *source) bool { return !src.halted() })
+		only := s.daemon.only
+		return only != nil && !slices.ContainsFunc(members, func(src *source) bool { return src.name == only.Source }) || !slices.ContainsFunc(members, func(src *source) bool { return !src.halted() })
 	})
 	names := slices.Sorted(maps.Keys(groups))
 	var wanted []offsets.SeenOptions

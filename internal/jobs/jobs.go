@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -188,6 +190,38 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// List returns the states of all jobs that Kafka still knows of, in the order in which
+// they were asked for. One that nobody has accepted yet has no phase.
+func List(ctx context.Context, r offsets.Reader, cfg *config.Config) ([]offsets.JobState, error) {
+	states := map[string]*offsets.JobState{}
+	for shard := range cfg.Kafka.Shards {
+		for _, topic := range []string{cfg.Kafka.Topics.Jobs, cfg.Kafka.Topics.Offsets} {
+			_, _, err := r.Read(ctx, topic, shard, committed.Earliest, committed.LastStable, func(record committed.Record) error {
+				if topic == cfg.Kafka.Topics.Jobs {
+					if job, err := offsets.DecodeJob(record.Value); err == nil && !job.Cancel && states[job.ID] == nil {
+						states[job.ID] = &offsets.JobState{Job: job, Next: job.Span.StartInclusive}
+					}
+					return nil
+				}
+				if id, ok := offsets.JobOf(record.Key); ok {
+					if state, err := offsets.DecodeJobState(record.Value); err == nil {
+						states[id] = &state
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, fmt.Errorf("list jobs: %w", err)
+			}
+		}
+	}
+	all := make([]offsets.JobState, 0, len(states))
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		all = append(all, *states[id])
+	}
+	return all, nil
 }
 
 // New returns a job for a source, as of now.

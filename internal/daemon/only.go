@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cdrbus/internal/ownership"
+	"cdrbus/offsets"
+)
+
+// ErrTakenOver ends a daemon that was to do nothing but one job: another process
+// owns the shard now, and goes on with the job.
+var ErrTakenOver = errors.New("another process has taken the job over")
+
+// errJobEnded ends such a daemon when the job has.
+var errJobEnded = errors.New("the job has ended")
+
+// passesOver reports whether the daemon does nothing but a job, and not this one.
+func (d *Daemon) passesOver(id string) bool { return d.only != nil && d.only.ID != id }
+
+// jobEnded takes in that a job has ended, and ends a daemon that was for it alone.
+func (d *Daemon) jobEnded(state *offsets.JobState) {
+	if d.only != nil && state.Job.ID == d.only.ID {
+		d.end(errJobEnded)
+	}
+}
+
+// takenOver reports, to a daemon that is there for one job, whether another process
+// is at it: being fenced alone proves nothing, but whoever takes a shard over says so
+// in the states of the jobs that it goes on with.
+func (d *Daemon) takenOver(ctx context.Context, lease ownership.Lease) bool {
+	if d.only == nil {
+		return false
+	}
+	if newBackoff(JobPatience/2, JobPatience/2).wait(ctx) != nil {
+		return false
+	}
+	restored, err := offsets.Restore(ctx, d.reader, d.restoreOptions(lease.Shard))
+	if err != nil {
+		return false // an open transaction, it may be; the next take-over tells
+	}
+	state, err := offsets.DecodeJobState(jobStatesOf(restored)[d.only.ID])
+	return err == nil && state.Owner != "" && state.Owner != d.name() && time.Since(state.UpdatedAt) < JobPatience
+}
+
+// name is what people call this process.
+func (d *Daemon) name() string {
+	if d.only != nil {
+		return "command " + memberName("")
+	}
+	return memberName(d.config.Kafka.Group.Member)
+}
+
+// onlySources keeps of all sources those of the shard in which the job's source lies.
+func (d *Daemon) onlySources() error {
+	for shard, sources := range d.shards {
+		for _, s := range sources {
+			if s.name == d.only.Source {
+				d.shards = map[int][]*source{shard: sources}
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("job %s: no source is called %s in this configuration", d.only.ID, d.only.Source)
+}
+
+// logOnly tells once what such a daemon is there for.
+func (d *Daemon) logOnly() {
+	if d.only != nil {
+		d.log.Info("nobody owns the shard: doing the job here", zap.String("job", d.only.ID), zap.String("source", string(d.only.Source)))
+	}
+}

@@ -1,0 +1,113 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"cdrbus/internal/committed"
+	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
+	"cdrbus/internal/status"
+	"cdrbus/offsets"
+)
+
+// Runner does a job from a command: by the owner of its shard if there is one, else
+// by itself.
+type Runner struct {
+	Config  *config.Config
+	Client  *kafka.Client
+	Log     *zap.Logger // of a job that is done here
+	Version string
+
+	// Waiting is called while nobody has accepted the job yet, and Alone once it is
+	// clear that nobody will.
+	Waiting func(patience time.Duration)
+	Alone   func()
+	// Each is called for every state that is committed.
+	Each func(offsets.JobState)
+
+	// New makes a daemon; nil: daemon.New.
+	New func(ctx context.Context, options daemon.Options) (*daemon.Daemon, error)
+}
+
+// rejoinPatience is how long a job that was begun may be silent: a window of a
+// minute's pages, with the waits that the feed demands.
+const rejoinPatience = 5 * time.Minute
+
+// Run submits a job and follows it to its end, whose state it returns. The end of ctx
+// leaves a job alone that an owner does; one that is done here stops, and whoever
+// owns the shard next, or [Runner.Rejoin], goes on with it.
+func (r *Runner) Run(ctx context.Context, job offsets.Job) (offsets.JobState, error) {
+	if err := Submit(ctx, r.Client, r.Config, job); err != nil {
+		return offsets.JobState{}, err
+	}
+	return r.follow(ctx, job, time.Now(), daemon.JobPatience)
+}
+
+// Rejoin follows a job that was submitted before.
+func (r *Runner) Rejoin(ctx context.Context, id string) (offsets.JobState, error) {
+	place, err := Find(ctx, committed.NewReader(r.Client), r.Config, id)
+	if err != nil {
+		return offsets.JobState{}, err
+	}
+	return r.follow(ctx, place.Job, time.Now().Add(-rejoinPatience), rejoinPatience)
+}
+
+// follow tells of a job's states. If none comes that was committed since, for as long
+// as patience lasts, nobody is at it: then the job is done here.
+func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, patience time.Duration) (last offsets.JobState, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var here sync.WaitGroup
+	defer here.Wait()
+	failed := make(chan error, 1)
+	alone := time.AfterFunc(patience, func() {
+		r.Alone()
+		here.Go(func() {
+			if err := r.do(ctx, job); err != nil && !errors.Is(err, daemon.ErrTakenOver) {
+				failed <- err
+				cancel()
+			}
+		})
+	})
+	defer alone.Stop()
+	r.Waiting(patience)
+	err = Follow(ctx, committed.NewReader(r.Client), r.Config, job.ID, func(state offsets.JobState) error {
+		if state.Phase.Ended() || state.UpdatedAt.After(since) {
+			alone.Stop()
+		}
+		last = state
+		r.Each(state)
+		return nil
+	})
+	select {
+	case cause := <-failed:
+		return last, fmt.Errorf("do job %s here: %w", job.ID, cause)
+	default:
+		return last, err
+	}
+}
+
+// do is the job done by this process.
+func (r *Runner) do(ctx context.Context, job offsets.Job) error {
+	make := r.New
+	if make == nil {
+		make = daemon.New
+	}
+	board := status.New(status.Build{Version: r.Version}, status.Options{})
+	d, err := make(ctx, daemon.Options{Config: r.Config, Log: r.Log, Board: board, Version: r.Version, Only: &job, LimitMemory: true})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Run(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
