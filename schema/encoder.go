@@ -347,7 +347,7 @@ func (e *Encoder) hasReportID(page []byte) bool {
 
 // newRef describes the event that was just encoded.
 func (e *Encoder) newRef(value span) itemRef {
-	ref := itemRef{value: value, hash: xxhash.Sum64(e.arena[value.start+wireHeaderBytes : value.end])}
+	ref := itemRef{value: value, hash: BodyHash(e.arena[value.start+wireHeaderBytes : value.end])}
 	ref.reportID = e.encodedText(fieldReportID)
 	ref.id = cdr.ReportIDOf(ref.reportID.of(e.arena))
 	ref.orgUUID = e.encodedText(fieldOrgUUID)

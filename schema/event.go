@@ -134,13 +134,7 @@ func (e *Event) decode(body []byte) error {
 		}
 	}
 	e.Unmapped = r.unmapped()
-	if r.err != nil {
-		return fmt.Errorf("field %s: %w", unmappedName, r.err)
-	}
-	if len(r.rest) > 0 {
-		return fmt.Errorf("%d bytes behind the last field: was it written under another schema?", len(r.rest))
-	}
-	return nil
+	return r.end()
 }
 
 // What a body that is not of this schema looks like.
@@ -166,19 +160,39 @@ func (r *bodyReader) fail(err error) {
 	r.rest = nil
 }
 
+// end is the error of a body of which only the map's end was still to come.
+func (r *bodyReader) end() error {
+	if r.err != nil {
+		return fmt.Errorf("field %s: %w", unmappedName, r.err)
+	}
+	if len(r.rest) > 0 {
+		return fmt.Errorf("%d bytes behind the last field: was it written under another schema?", len(r.rest))
+	}
+	return nil
+}
+
+// present reads which branch of its union a field is of.
+func (r *bodyReader) present(field int) bool {
+	if field == fieldReportID {
+		return true
+	}
+	switch r.long() {
+	case 0:
+		return false
+	case 1:
+	default:
+		r.fail(errBranch)
+	}
+	return true
+}
+
 func (r *bodyReader) field(field int) fieldValue {
-	if field != fieldReportID {
-		switch r.long() {
-		case 0:
-			return fieldValue{}
-		case 1:
-		default:
-			r.fail(errBranch)
-		}
+	if !r.present(field) {
+		return fieldValue{}
 	}
 	switch kinds[field] {
 	case String:
-		return fieldValue{present: true, text: r.text()}
+		return fieldValue{present: true, text: string(r.bytes())}
 	case Boolean:
 		return fieldValue{present: true, number: r.boolean()}
 	}
@@ -186,6 +200,11 @@ func (r *bodyReader) field(field int) fieldValue {
 }
 
 func (r *bodyReader) long() int64 {
+	if len(r.rest) > 0 && r.rest[0] < 0x80 { // most are of one byte
+		v := int64(r.rest[0]>>1) ^ -int64(r.rest[0]&1)
+		r.rest = r.rest[1:]
+		return v
+	}
 	v, size := binary.Varint(r.rest)
 	switch {
 	case size == 0:
@@ -213,22 +232,36 @@ func (r *bodyReader) boolean() int64 {
 	return int64(b)
 }
 
-func (r *bodyReader) text() string {
+// bytes reads a text and leaves it in the body.
+func (r *bodyReader) bytes() []byte {
 	length := r.long()
 	if length < 0 || length > int64(len(r.rest)) {
 		r.fail(errLength)
-		return ""
+		return nil
 	}
-	text := string(r.rest[:length])
+	text := r.rest[:length]
 	r.rest = r.rest[length:]
 	return text
 }
 
-// unmapped reads the map in its blocks. A negative count is followed by the
-// size of the block, which is of no use here. No entry is smaller than two
-// bytes, so the value's length bounds the loop whatever the counts say.
 func (r *bodyReader) unmapped() map[string]string {
 	var entries map[string]string
+	r.entries(func(name, text []byte) {
+		if entries == nil {
+			entries = map[string]string{}
+		}
+		if _, twice := entries[string(name)]; twice {
+			r.fail(errTwice)
+		}
+		entries[string(name)] = string(text)
+	})
+	return entries
+}
+
+// entries reads the map in its blocks. A negative count is followed by the
+// size of the block, which is of no use here. No entry is smaller than two
+// bytes, so the value's length bounds the loop whatever the counts say.
+func (r *bodyReader) entries(each func(name, text []byte)) {
 	for {
 		count := r.long()
 		if count < 0 {
@@ -236,17 +269,11 @@ func (r *bodyReader) unmapped() map[string]string {
 			r.long()
 		}
 		if count == 0 || r.err != nil {
-			return entries
-		}
-		if entries == nil {
-			entries = map[string]string{}
+			return
 		}
 		for ; count > 0 && r.err == nil; count-- {
-			name := r.text()
-			if _, twice := entries[name]; twice {
-				r.fail(errTwice)
-			}
-			entries[name] = r.text()
+			name := r.bytes()
+			each(name, r.bytes())
 		}
 	}
 }

@@ -170,10 +170,10 @@ func (r *Registry) Resolve(ctx context.Context, subject, schemaText string, auto
 		return id, nil
 	}
 	id, err = r.lookUp(ctx, subject, schemaText)
-	if isAbsent(err) && autoRegister {
+	if Absent(err) && autoRegister {
 		id, err = r.register(ctx, subject, schemaText)
 	}
-	if isAbsent(err) {
+	if Absent(err) {
 		err = r.explainAbsent(ctx, subject, schemaText, err)
 	}
 	if err != nil {
@@ -237,7 +237,7 @@ type Compatibility struct {
 func (r *Registry) Check(ctx context.Context, subject, schemaText string) (Compatibility, error) {
 	c := Compatibility{Subject: subject}
 	latest, err := r.latest(ctx, subject)
-	if isAbsent(err) {
+	if Absent(err) {
 		c.Compatible = true
 		c.Level = r.level(ctx, subject)
 		return c, nil
@@ -248,7 +248,7 @@ func (r *Registry) Check(ctx context.Context, subject, schemaText string) (Compa
 	c.LatestID, c.LatestVersion = latest.ID, latest.Version
 	c.Differences = differences(latest.Schema.Schema, schemaText)
 	c.Level = r.level(ctx, subject)
-	if c.ID, err = r.lookUp(ctx, subject, schemaText); err != nil && !isAbsent(err) {
+	if c.ID, err = r.lookUp(ctx, subject, schemaText); err != nil && !Absent(err) {
 		return c, err
 	}
 	if c.ID != 0 {

@@ -93,9 +93,9 @@ type quiet struct{ err error }
 func (quiet) Error() string   { return "" }
 func (q quiet) Unwrap() error { return q.err }
 
-// isAbsent reports that the registry is well and does not have the subject,
+// Absent reports that the registry is well and does not have the subject,
 // the version or the schema. Any other 404 is a wrong path.
-func isAbsent(err error) bool {
+func Absent(err error) bool {
 	var e *RegistryError
 	if !errors.As(err, &e) || e.Status != http.StatusNotFound {
 		return false

@@ -66,6 +66,14 @@ func ParseWriterSchema(text string) (*WriterSchema, error) {
 	return w, nil
 }
 
+// SameForm reports whether bodies of the schema are laid out as this schema's:
+// [Decode] and [Skim] read them, and their hashes compare.
+func (w *WriterSchema) SameForm() bool { return w.sameForm }
+
+// HasReportID reports whether the schema is of records that can be told apart as
+// call detail records are. Any other is none of an event's.
+func (w *WriterSchema) HasReportID() bool { return w.fields[requiredAvroName].Name != "" }
+
 // DecodeWith reads an event that was written under the given schema. A field
 // that the writer did not have is null. One that only the writer has goes into
 // Unmapped under its feed name, as JSON text, unless it is there already.
