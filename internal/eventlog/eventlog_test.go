@@ -229,13 +229,9 @@ func TestRefusalLosesNothing(t *testing.T) {
 		var got []int
 		o := eventlog.Options{Topic: topic, Ordered: ordered}
 		for {
-			taken, refused := 0, false
+			taken := 0
 			ends, err := eventlog.Scan(t.Context(), k.reader, o, func(e *eventlog.Event) error {
-				if refused {
-					t.Error("called again after it has refused an event")
-				}
 				if taken == slice {
-					refused = true
 					return refusal
 				}
 				taken++
@@ -259,6 +255,28 @@ func TestRefusalLosesNothing(t *testing.T) {
 		slices.Sort(got)
 		if !slices.Equal(got, upTo(0, count)) {
 			t.Errorf("ordered %t: %d events in all, want each of %d once", ordered, len(got), count)
+		}
+	}
+}
+
+// TestRefusalIsFinal: partitions that are read beside the one that was refused hand
+// over nothing more. All of them wait for the registry, and go on at once.
+func TestRefusalIsFinal(t *testing.T) {
+	k := newKit(t, 4)
+	fill(t, k, 40, 4)
+	refusal := errors.New("enough")
+	for range 50 {
+		calls := 0
+		o := eventlog.Options{Topic: topic, SchemaByID: func(ctx context.Context, id int) (string, error) {
+			_, _ = k.reader.Bounds(ctx, topic, 0) // takes a while
+			return k.registry.SchemaByID(ctx, id)
+		}}
+		_, err := eventlog.Scan(t.Context(), k.reader, o, func(*eventlog.Event) error {
+			calls++
+			return refusal
+		})
+		if err != refusal || calls != 1 {
+			t.Fatalf("called %d times, %v", calls, err)
 		}
 	}
 }
