@@ -43,6 +43,10 @@ const (
 	Sweep Purpose = "sweep"
 	// Backfill reads a span behind the live edge because a person asked for it.
 	Backfill Purpose = "backfill"
+	// Repair publishes anew what the events topic lacks although it was published.
+	Repair Purpose = "repair"
+	// Verify reads a span again to compare it. It is never committed.
+	Verify Purpose = "verify"
 	// Gap records a span that the feed can no longer return. No request is made.
 	Gap Purpose = "gap"
 	// Start fixes the first position of a new source. No request is made.

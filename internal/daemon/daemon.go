@@ -80,6 +80,7 @@ type Daemon struct {
 	reader        *committed.Reader
 	layout        *producer.Layout
 	receipts      *offsets.ReceiptCodec
+	schemaByID    func(ctx context.Context, id int) (string, error) // of the registry
 	encoders      *encoderPool
 	memory        *memory
 	everCommitted atomic.Bool  // the settings and rights of this process suffice

@@ -21,6 +21,7 @@ type errand struct {
 	state  offsets.JobState // as of the last definite commit
 	ahead  offsets.JobState // with the window in flight
 	plan   poller.State
+	verify *verification // nil: a backfill
 	index  *offsets.JournalIndex
 	// indexed brings the end of the first reading of the ID journal, which may take
 	// long; nil once it has come.
@@ -32,10 +33,45 @@ func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState)
 	e := &errand{source: s, state: state, ahead: state, indexed: make(chan error, 1)}
 	e.plan.Policy = s.plan.Policy
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
-	e.index = l.indexOf(cdr.Span{StartInclusive: state.Next, EndExclusive: state.Job.Span.EndExclusive})
-	index, reader, indexed := e.index, l.daemon.reader, e.indexed
-	l.beside.Go(func() { indexed <- index.Extend(ctx, reader) })
+	if state.Job.Kind == offsets.Verify {
+		e.verify = l.daemon.newVerification(s, state.Job, l.shard.index, time.Now())
+		e.ahead.Next, e.ahead.Findings = e.verify.span.StartInclusive, nil // what a former owner has seen is forgotten
+		e.state = e.ahead
+	}
+	e.index = l.indexOf(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.end()})
+	l.beside.Go(func() { e.indexed <- e.prepare(ctx, l.daemon.reader) })
 	return e
+}
+
+// prepare reads what the job needs to know of the topics, which may take long. The
+// lane lets the job alone meanwhile.
+func (e *errand) prepare(ctx context.Context, reader offsets.Reader) error {
+	if e.verify != nil {
+		if err := e.verify.load(ctx); err != nil {
+			return err
+		}
+	}
+	return e.index.Extend(ctx, reader)
+}
+
+// end is where the job is done.
+func (e *errand) end() cdr.Instant {
+	if e.verify != nil {
+		return e.verify.span.EndExclusive
+	}
+	return e.state.Job.Span.EndExclusive
+}
+
+// purpose is that of the job's windows.
+func (e *errand) purpose() cdr.Purpose {
+	switch {
+	case e.verify == nil:
+		return cdr.Backfill
+	case e.state.Job.Repair:
+		return cdr.Repair
+	default:
+		return cdr.Verify
+	}
 }
 
 // indexOf returns an empty index of the ID journal for windows of the lane's sources.
@@ -66,8 +102,7 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	if pause := e.source.live().NotBefore; pause.After(e.plan.NotBefore) {
 		e.plan.NotBefore = pause
 	}
-	rest := cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.ahead.Job.Span.EndExclusive}
-	return e.plan.PlanSpan(rest, cdr.Backfill, view, now)
+	return e.plan.PlanSpan(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.end()}, e.purpose(), view, now)
 }
 
 // handedOver goes on as if the window were committed, and returns the state that its
@@ -81,8 +116,19 @@ func (e *errand) handedOver(w *window) {
 	}
 	a.Next = w.request.Span.EndExclusive
 	a.Phase = offsets.JobRunning
-	if a.Next >= a.Job.Span.EndExclusive {
+	if a.Next >= e.end() {
 		a.Phase = offsets.JobDone
+		if e.verify != nil {
+			e.verify.conclude()
+		}
+	}
+	if e.verify != nil {
+		findings := e.verify.findings
+		findings.Repaired = int64(len(w.repaired))
+		if before := e.state.Findings; before != nil { // none of its windows is in flight
+			findings.Repaired += before.Repaired
+		}
+		a.Findings = &findings
 	}
 	a.Windows++
 	a.Pages += int64(w.outcome.Pages)
@@ -130,7 +176,7 @@ func (s *source) unfit(job offsets.Job, now time.Time) string {
 	switch published := s.position.FeedPublished; {
 	case s.halted():
 		return fmt.Sprintf("source %s waits for a person itself (%s): see cdrbus status", s.name, s.halt)
-	case job.Kind != offsets.Backfill:
+	case job.Kind != offsets.Backfill && job.Kind != offsets.Verify:
 		return fmt.Sprintf("this version does not know jobs of kind %s", job.Kind)
 	case job.Span.EndExclusive <= s.plan.Oldest(now):
 		return fmt.Sprintf("the feed answers %s back, and the span ends before that", s.plan.Lookback)
@@ -219,17 +265,22 @@ const pinnedSpan = 24 * time.Hour
 // window in flight, for its IDs belong there too. If that one left no trace, the lane
 // plans anew.
 func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (bool, error) {
-	if l.seen.Covers(request.Span) {
+	if workOf(request.Purpose) == errands && s.errands[0].verify != nil {
+		if ok, err := l.caughtUp(ctx, s); !ok {
+			return false, err
+		}
+	}
+	if request.Purpose == cdr.Verify || l.seen.Covers(request.Span) {
 		return true, nil
 	}
 	if kept, err := l.settle(ctx); err != nil || !kept {
 		return false, err
 	}
 	index, span := l.indexOf(request.Span), request.Span
-	if request.Purpose == cdr.Backfill && len(s.errands) > 0 {
+	if workOf(request.Purpose) == errands {
 		e := s.errands[0]
 		index = e.index
-		span.EndExclusive = max(span.EndExclusive, min(span.StartInclusive.Add(pinnedSpan), e.state.Job.Span.EndExclusive))
+		span.EndExclusive = max(span.EndExclusive, min(span.StartInclusive.Add(pinnedSpan), e.end()))
 	}
 	err := index.Extend(ctx, l.daemon.reader)
 	if err == nil {
@@ -243,4 +294,50 @@ func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// caughtUp lets a verification know what was published up to now, with nothing of the
+// lane in flight.
+func (l *lane) caughtUp(ctx context.Context, s *source) (bool, error) {
+	if kept, err := l.settle(ctx); err != nil || !kept {
+		return false, err
+	}
+	e := s.errands[0]
+	if err := e.verify.catchUp(ctx); err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		const pause = time.Minute
+		e.plan.NotBefore = time.Now().Add(pause)
+		e.ahead.Message = err.Error()
+		l.log.Error("topics cannot be read for a verification", zap.String("job", e.state.Job.ID), zap.Error(err))
+		return false, nil
+	}
+	return true, nil
+}
+
+// repaired takes in that a window of a verification is committed.
+func (e *errand) repaired(w *window) {
+	if e.verify == nil {
+		return
+	}
+	for id := range w.repaired {
+		e.verify.missing[id] = false
+	}
+}
+
+// verified takes in a window that was read to be compared only.
+func (l *lane) verified(w *window) error {
+	s := w.source
+	e := s.errands[0]
+	e.handedOver(w)
+	if err := l.note(&e.ahead); err != nil {
+		return err
+	}
+	e.state = e.ahead
+	s.endErrands(l)
+	if e.state.Phase.Ended() {
+		l.daemon.jobEnded(&e.state)
+	}
+	return nil
 }

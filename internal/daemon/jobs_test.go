@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
+	"cdrbus/internal/partition"
 	"cdrbus/internal/simulator"
 	"cdrbus/offsets"
 )
@@ -117,4 +119,80 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestVerify: a record that is missing in the topic is named, and repaired; what the
+// topic has and the feed has not is named too.
+func TestVerify(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.DoubleShare = 0.05, 0.02
+			o.Records.PoisonShare = 0.02
+			o.Answers.BoundaryRepeats, o.Answers.MaxFloor, o.Answers.MaxCeiling = 3, 1, 100
+		})
+		cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 6, pages_per_minute: 60}"))
+		random := rand.New(rand.NewPCG(3, 1))
+		w.runFor(cfg, 20*time.Minute)
+		span := cdr.Span{StartInclusive: w.start, EndExclusive: w.start.Add(100 * time.Minute)}
+		verify := func(repair bool) offsets.JobState {
+			state, _ := w.finishJob(cfg, w.ask(offsets.Job{Kind: offsets.Verify, Source: "acme", Span: span, Fields: true, Repair: repair}), random)
+			if state.Phase != offsets.JobDone || state.Findings == nil {
+				t.Fatalf("%+v", state)
+			}
+			return state
+		}
+		if state := verify(false); state.Findings.Differ() || state.Findings.FeedRecords == 0 || state.Findings.Events == 0 {
+			t.Errorf("nothing is wrong, and the verification found %+v", state.Findings)
+		}
+		lost, doubled := w.spoilEvents(3, 2)
+		for _, repair := range []bool{false, true} {
+			f := verify(repair).Findings
+			if f.Missing != int64(len(lost)) || f.Unexpected != 0 || f.Doubled != int64(len(doubled)) || f.Different != 0 {
+				t.Errorf("repair %t found %+v, want missing %v and doubled %v", repair, f, lost, doubled)
+			}
+			for _, listed := range f.Listed {
+				if want := map[string][]string{"missing": lost, "doubled": doubled}[listed.What]; !slices.Contains(want, listed.ReportID) {
+					t.Errorf("%s is said to be %s", listed.ReportID, listed.What)
+				}
+			}
+			if repair && f.Repaired != f.Missing {
+				t.Errorf("%d of %d are repaired", f.Repaired, f.Missing)
+			}
+		}
+		if f := verify(false).Findings; f.Missing != 0 || f.Doubled != int64(len(doubled)) {
+			t.Errorf("after the repair: %+v", f)
+		}
+	})
+}
+
+// spoilEvents makes the events topic anew, without some of its records and with others
+// twice.
+func (w *world) spoilEvents(lose, double int) (lost, doubled []string) {
+	w.t.Helper()
+	before := w.topic(eventsTopic, w.events)
+	w.makeAnew(eventsTopic, w.events)
+	client := w.client()
+	defer client.Close()
+	for i, r := range before {
+		id, times := headerOf(r, "ce_id"), 1
+		switch {
+		case i%7 == 3 && len(lost) < lose:
+			lost = append(lost, id)
+			continue
+		case i%7 == 5 && len(doubled) < double:
+			doubled = append(doubled, id)
+			times = 2
+		}
+		record := &kgo.Record{Topic: eventsTopic, Partition: int32(partition.Of(r.Key, w.events)), Key: r.Key, Value: r.Value, Timestamp: r.Timestamp}
+		for _, h := range r.Headers {
+			record.Headers = append(record.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+		}
+		for range times {
+			copied := *record
+			if err := client.ProduceSync(w.t.Context(), &copied).FirstErr(); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	return lost, doubled
 }

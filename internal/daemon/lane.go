@@ -204,6 +204,7 @@ func (l *lane) resolve(v verdict) (kept bool) {
 	w.pending.Adopt(v.journalOffset)
 	w.source.committed(v.position)
 	if w.work() == errands {
+		w.source.errands[0].repaired(w)
 		w.source.errands[0].state = w.job
 		w.source.endErrands(l)
 		if w.job.Phase.Ended() {
@@ -242,24 +243,36 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 		return nil, err
 	}
 	w := l.newWindow(c.source, request, share)
-	l.daemon.board.Progress(l.name, requestPatience)
-	c.source.enter(status.Fetching, "")
-	w.outcome, err = c.source.feed.Fetch(ctx, request, w)
-	c.source.tries[w.work()].servedAt = time.Now()
-	if err == nil {
-		err = c.source.judge(w)
-	}
-	if err != nil {
+	if err := l.fetch(ctx, w); err != nil {
 		if ctx.Err() == nil {
 			c.source.failed(w, err, time.Now())
 		} else {
 			c.source.planOf(request).LearnInterrupted(w.outcome)
 		}
-		w.pending.Discard()
-		w.release()
+		w.discard()
 		return nil, ctx.Err()
 	}
+	if request.Purpose == cdr.Verify {
+		defer w.discard()
+		return nil, l.verified(w)
+	}
 	return w, nil
+}
+
+// fetch reads a window's pages, and judges whether it counts.
+func (l *lane) fetch(ctx context.Context, w *window) (err error) {
+	l.daemon.board.Progress(l.name, requestPatience)
+	w.source.enter(status.Fetching, "")
+	sink := poller.PageSink(w)
+	if w.purpose == cdr.Verify {
+		sink = comparison{w}
+	}
+	w.outcome, err = w.source.feed.Fetch(ctx, w.request, sink)
+	w.source.tries[w.work()].servedAt = time.Now()
+	if err == nil && w.purpose != cdr.Verify {
+		err = w.source.judge(w)
+	}
+	return err
 }
 
 // reserve takes memory for a window. A lane that has to wait for it waits first
@@ -289,20 +302,13 @@ func (l *lane) trimmed(c choice) poller.Request {
 
 func (l *lane) newWindow(s *source, request poller.Request, share *share) *window {
 	counter := s.nextCounter(l.inFlight)
-	return &window{
-		source:  s,
-		purpose: request.Purpose,
-		counter: counter,
-		request: request,
-		began:   time.Now(),
-		draft:   producer.NewDraft(l.daemon.layout, l.shard.index),
-		pending: l.seen.Begin(offsets.Window{
-			ID:                cdr.WindowID{Source: s.name, Counter: counter},
-			Span:              request.Span,
-			SchemaFingerprint: l.daemon.fingerprint,
-			ByInsertion:       request.Endpoint == cdr.Stream,
-			AsOf:              s.asOf(request),
-		}),
+	w := &window{
+		source:            s,
+		purpose:           request.Purpose,
+		counter:           counter,
+		request:           request,
+		began:             time.Now(),
+		draft:             producer.NewDraft(l.daemon.layout, l.shard.index),
 		facts:             facts{reports: offsets.NoReportTimes},
 		schemaFingerprint: l.daemon.fingerprint,
 		share:             share,
@@ -310,6 +316,19 @@ func (l *lane) newWindow(s *source, request poller.Request, share *share) *windo
 		encoders:          l.daemon.encoders,
 		settled:           make(chan verdict, 1),
 	}
+	if w.work() == errands {
+		w.verify, w.repaired = s.errands[0].verify, map[cdr.ReportID]bool{}
+	}
+	if request.Purpose != cdr.Verify {
+		w.pending = l.seen.Begin(offsets.Window{
+			ID:                cdr.WindowID{Source: s.name, Counter: counter},
+			Span:              request.Span,
+			SchemaFingerprint: l.daemon.fingerprint,
+			ByInsertion:       request.Endpoint == cdr.Stream,
+			AsOf:              s.asOf(request),
+		})
+	}
+	return w
 }
 
 // gapWindow commits, without a request, that the feed can no longer return a span.

@@ -119,6 +119,7 @@ func (d *Daemon) prepareSchemas(ctx context.Context, dial DialFunc, maxEventByte
 	if err != nil {
 		return err
 	}
+	d.schemaByID = registry.SchemaByID
 	var ids []int
 	for _, subject := range Subjects(d.config) {
 		id, err := registry.Resolve(ctx, subject.Name, subject.Schema, d.config.SchemaRegistry.AutoRegister)

@@ -64,7 +64,7 @@ func (s *source) planOf(request poller.Request) *poller.State {
 	switch {
 	case request.Purpose == cdr.Sweep:
 		return &s.sweeps.State
-	case request.Purpose == cdr.Backfill && len(s.errands) > 0:
+	case workOf(request.Purpose) == errands && len(s.errands) > 0:
 		return &s.errands[0].plan
 	case request.Endpoint == cdr.Stream:
 		return &s.stream

@@ -21,7 +21,7 @@ func workOf(purpose cdr.Purpose) work {
 	switch purpose {
 	case cdr.Sweep:
 		return sweep
-	case cdr.Backfill:
+	case cdr.Backfill, cdr.Verify, cdr.Repair:
 		return errands
 	default:
 		return live

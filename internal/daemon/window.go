@@ -48,6 +48,8 @@ type window struct {
 	rounds            []cdr.SweepRound // as they are after it
 	rechecks          []cdr.Recheck
 	job               offsets.JobState // of an errand, as it is after it
+	verify            *verification    // what is missing in the topic is published again; nil: nothing is
+	repaired          map[cdr.ReportID]bool
 	journal           [][]byte
 	journalFrom       int64 // where the set's part of the ID journal begins
 	schemaFingerprint uint32
@@ -118,7 +120,14 @@ func (w *window) add(item *schema.Item) error {
 	if w.facts.org == "" {
 		w.facts.org = string(item.OrgUUID)
 	}
-	switch seen := w.pending.Check(item.ID, item.Hash); {
+	seen := w.pending.Check(item.ID, item.Hash)
+	if w.verify != nil && w.verify.lacks(item) && !w.repaired[item.ID] {
+		w.repaired[item.ID] = true
+		if seen == offsets.Known {
+			seen = offsets.New
+		}
+	}
+	switch {
 	case seen == offsets.Known:
 		w.facts.known++
 		w.known = append(w.known, item.ID)
@@ -163,7 +172,7 @@ const usualDelay = 5 * time.Minute
 // late reports whether the record of an item should have come with an earlier
 // window.
 func (w *window) late(item *schema.Item) bool {
-	if w.purpose == cdr.Sweep {
+	if w.purpose == cdr.Sweep || w.purpose == cdr.Repair {
 		return true
 	}
 	first := w.request.Commit.StartInclusive
@@ -251,6 +260,14 @@ func (w *window) addDeadLetter(item *schema.Item) error {
 		}
 	}
 	return nil
+}
+
+// discard gives up a window that was not handed over.
+func (w *window) discard() {
+	if w.pending != nil {
+		w.pending.Discard()
+	}
+	w.release()
 }
 
 // release gives the window's memory back. The window must not be used again.
