@@ -164,17 +164,21 @@ func showJob(w io.Writer, s offsets.JobState, asJSON bool) error {
 		if err := writeJSON(w, s); err != nil {
 			return err
 		}
-	} else if s.Phase == offsets.JobDone {
+	} else if s.Phase == offsets.JobDone && s.Job.Kind == offsets.Backfill {
 		fmt.Fprintf(w, "%s of %s, %s: %d records in %d windows, %d published, %d known already, %d revised, %d dead letters\n",
 			s.Job.Kind, s.Job.Source, s.Job.Span, s.Items, s.Windows, s.Published, s.Known, s.Revised, s.DeadLetters)
 		if s.SkippedSeconds > 0 {
 			fmt.Fprintf(w, "%s of it could not be read: %s\n", time.Duration(s.SkippedSeconds)*time.Second, s.Message)
 		}
 	}
-	if s.Phase != offsets.JobDone {
+	switch {
+	case s.Phase == offsets.JobDone && s.Job.Kind == offsets.Verify:
+		return showFindings(w, s, asJSON)
+	case s.Phase != offsets.JobDone:
 		return fmt.Errorf("job %s has %s: %s", s.Job.ID, s.Phase, s.Message)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // jobProgress is a bar on a terminal, and a line now and then anywhere else.
