@@ -48,7 +48,6 @@ type generationKey struct {
 type generation struct {
 	generationKey
 	live        bool
-	pinned      bool  // kept although it ended before the set begins
 	journalFrom int64 // no entry lies before it in the ID journal; noOffset: none is adopted
 }
 
@@ -158,9 +157,6 @@ func (s *Seen) Unpin() {
 		return
 	}
 	s.pinned = cdr.Span{}
-	for i := range s.generations {
-		s.generations[i].pinned = false
-	}
 	s.EvictBefore(s.reach)
 }
 
@@ -176,7 +172,7 @@ func (s *Seen) generation(key generationKey) uint16 {
 	if ok {
 		return number
 	}
-	fresh := generation{generationKey: key, live: true, pinned: !s.pinned.IsZero() && key.endExclusive <= s.reach, journalFrom: noOffset}
+	fresh := generation{generationKey: key, live: true, journalFrom: noOffset}
 	if last := len(s.freed) - 1; last >= 0 {
 		number = s.freed[last]
 		s.freed = s.freed[:last]
@@ -378,7 +374,7 @@ func (s *Seen) loadPinned(c Chunk, committed time.Time) {
 		switch {
 		case !at.found:
 			s.table.insert(at, &id, hash, number)
-		case s.generations[s.table.at(at).generation()].pinned:
+		case s.generations[s.table.at(at).generation()].endExclusive <= s.reach:
 			s.table.at(at).set(hash, number)
 		}
 	}
@@ -402,13 +398,14 @@ func (s *Seen) journalled(number uint16, offset int64) {
 // EvictBefore lets the set begin at horizon, and forgets the records of all
 // generations that end there or before: no window that starts earlier may be fetched
 // again without loading its IDs from the journal. A generation that a pending window
-// belongs to stays until the next call, a pinned one until Unpin.
+// belongs to stays until the next call, one that pinned windows may meet until Unpin.
 func (s *Seen) EvictBefore(horizon cdr.Instant) {
 	s.reach = max(s.reach, horizon)
 	dead := make([]bool, len(s.generations))
 	for number, g := range s.generations {
 		pending := slices.ContainsFunc(s.pendings, func(p *Pending) bool { return int(p.generation) == number })
-		if g.live && !g.pinned && !pending && g.endExclusive <= s.reach {
+		pinned := !s.pinned.IsZero() && g.endExclusive > s.pinned.StartInclusive
+		if g.live && !pinned && !pending && g.endExclusive <= s.reach {
 			dead[number] = true
 			delete(s.numbers, g.generationKey)
 			s.freed = append(s.freed, uint16(number))
@@ -418,6 +415,25 @@ func (s *Seen) EvictBefore(horizon cdr.Instant) {
 	if slices.Contains(dead, true) {
 		s.table.evict(dead)
 	}
+}
+
+// Shrink lets the set begin later, until it takes no more than limitBytes or begins at
+// latest, an hour at a time, and reports whether it does. Whatever lies before is
+// still on record in the ID journal, from which windows of that time load it.
+func (s *Seen) Shrink(limitBytes int64, latest cdr.Instant) bool {
+	for s.Bytes() > limitBytes {
+		oldest := cdr.Instant(math.MaxInt64)
+		for _, g := range s.generations {
+			if g.live && g.endExclusive > s.reach { // else it is pending, or pinned
+				oldest = min(oldest, g.endExclusive)
+			}
+		}
+		if oldest > latest {
+			return false
+		}
+		s.EvictBefore(oldest)
+	}
+	return true
 }
 
 // Len returns the number of records in the set, pending ones included.

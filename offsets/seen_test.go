@@ -458,3 +458,33 @@ func (m *model) rebuild() {
 		m.compare(back)
 	}
 }
+
+// TestShrink: over its limit the set begins later, an hour at a time, but never later
+// than it must hold, and a window of the time before is refused.
+func TestShrink(t *testing.T) {
+	s := NewSeen(0)
+	for hour := range 10 {
+		w := Window{ID: cdr.WindowID{Source: "acme", Counter: cdr.Counter(hour + 1)}, Span: cdr.Span{StartInclusive: day.Add(time.Duration(hour) * time.Hour), EndExclusive: day.Add(time.Duration(hour+1) * time.Hour)}}
+		p := s.Begin(w)
+		for i := range 1000 {
+			p.Check(numberedID(hour*1000+i), 1)
+		}
+		p.Adopt(int64(hour))
+	}
+	all := s.Bytes()
+	if !s.Shrink(all/2, day.Add(9*time.Hour)) || s.Bytes() > all/2 || s.Len()%1000 != 0 || s.Len() < 3000 {
+		t.Errorf("shrunk to %d records, %d bytes of %d", s.Len(), s.Bytes(), all)
+	}
+	if from := s.JournalFrom(); s.Reach() != day.Add(time.Duration(from)*time.Hour) {
+		t.Errorf("the set begins at %s, and its journal with window %d", s.Reach(), from)
+	}
+	if s.Shrink(1, day.Add(9*time.Hour)) || s.Reach() != day.Add(9*time.Hour) || s.Len() != 1000 {
+		t.Errorf("the set begins at %s and holds %d records", s.Reach(), s.Len())
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a window from before the set's beginning is checked against nothing")
+		}
+	}()
+	s.Begin(Window{Span: cdr.Span{StartInclusive: day, EndExclusive: day.Add(time.Hour)}})
+}

@@ -400,6 +400,12 @@ type Memory struct {
 	// for again over half the time.
 	MaxWindowBytes Bytes `yaml:"max_window_bytes"`
 
+	// Most bytes of Report IDs to keep at hand, of all sources together: about 29 for
+	// each record of the widest sweep's reach and a day. Beyond, the oldest ones are
+	// loaded from the ID journal whenever a window of their time is read again, which
+	// costs time and no promise.
+	MaxIDBytes Bytes `yaml:"max_id_bytes"`
+
 	// Bytes of all windows together. A window waits until its share is free.
 	// Not less than `max_window_bytes`.
 	Budget Bytes `yaml:"budget"`

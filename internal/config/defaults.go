@@ -35,7 +35,7 @@ func Default() *Config {
 		},
 		SchemaRegistry: SchemaRegistry{URLs: URLs{"http://localhost:8081"}, AutoRegister: true},
 		Events:         Events{CloudEventsHeaders: true},
-		Memory:         Memory{MaxWindowBytes: 32 << 20, Budget: 64 << 20},
+		Memory:         Memory{MaxWindowBytes: 32 << 20, Budget: 64 << 20, MaxIDBytes: 1 << 30},
 		Admin:          Admin{Listen: "127.0.0.1:9464"},
 		Log:            Log{Level: "info", Format: "auto"},
 	}

@@ -297,6 +297,7 @@ func (r rules) http() {
 func (r rules) memory() {
 	m := &r.c.Memory
 	within(r, "memory.max_window_bytes", m.MaxWindowBytes, 1<<20, 1<<30, "write 1MiB to 1GiB")
+	within(r, "memory.max_id_bytes", m.MaxIDBytes, 1<<20, 1<<40, "write 1MiB or more")
 	if m.Budget < m.MaxWindowBytes {
 		r.refuse("memory.budget", fmt.Sprintf("%s holds not even one window of max_window_bytes (%s)", m.Budget, m.MaxWindowBytes), "write "+m.MaxWindowBytes.String()+" or more")
 	}

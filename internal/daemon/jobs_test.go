@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
+	"cdrbus/internal/jobs"
+	"cdrbus/internal/kafkaconn"
 	"cdrbus/internal/partition"
 	"cdrbus/internal/simulator"
 	"cdrbus/offsets"
@@ -195,4 +199,80 @@ func (w *world) spoilEvents(lose, double int) (lost, doubled []string) {
 		}
 	}
 	return lost, doubled
+}
+
+// runner is a command's side of a job in this world.
+func (w *world) runner(cfg *config.Config) *jobs.Runner {
+	client, err := kafkaconn.New(kafkaconn.Options{Brokers: w.cluster.Brokers(), DialContext: w.network.DialContext})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { kafkaconn.Close(client) })
+	return &jobs.Runner{
+		Config: cfg, Client: client, Log: w.log, Version: "test",
+		Waiting: func(time.Duration) {}, Alone: func() { w.log.Info("alone") }, Each: func(offsets.JobState) {},
+		New: func(ctx context.Context, o daemon.Options) (*daemon.Daemon, error) {
+			o.DialKafka, o.DialFeed = w.dialKafka, w.dialFeed
+			return daemon.New(ctx, o)
+		},
+	}
+}
+
+// TestJobByItself: without a daemon a command does its job itself; beside one it leaves
+// it to that; and one that comes up meanwhile takes it over. Nothing is published twice.
+func TestJobByItself(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		daemonAfter time.Duration // negative: never
+		alone       bool
+	}{{"no daemon", -1, true}, {"beside a daemon", 0, false}, {"a daemon comes up", time.Minute, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
+					o.Records.Rate = 0.01
+					o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 6, 60
+				})
+				w.fenceStaleEpochs()
+				cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 6, pages_per_minute: 60}"))
+				w.runFor(cfg, 10*time.Minute)
+				if c.daemonAfter != 0 {
+					time.Sleep(5 * time.Minute)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				if c.daemonAfter >= 0 {
+					go func() {
+						defer close(ended)
+						time.Sleep(c.daemonAfter)
+						if _, err := w.run(ctx, cfg, 0); err != nil {
+							t.Error(err)
+						}
+					}()
+				} else {
+					close(ended)
+				}
+				job := jobs.New(offsets.Backfill, "acme", "test")
+				job.Span = cdr.Span{StartInclusive: w.start.Add(-12 * 24 * time.Hour), EndExclusive: w.start.Add(time.Hour)}
+				state, err := w.runner(cfg).Run(t.Context(), job)
+				if err != nil || state.Phase != offsets.JobDone || state.Published == 0 {
+					t.Errorf("%+v, %v", state, err)
+				}
+				time.Sleep(time.Minute)
+				cancel()
+				<-ended
+				alone := w.logs.FilterMessage("alone").Len() > 0
+				byDaemon := !strings.HasPrefix(state.Owner, "command")
+				if alone != c.alone || byDaemon != (c.daemonAfter >= 0) {
+					t.Errorf("alone %t, in the end by %s", alone, state.Owner)
+				}
+				w.start = job.Span.StartInclusive
+				w.demandTruth("acme")
+				for _, violation := range w.feed.Violations() {
+					if c.daemonAfter <= 0 { // else two processes ask for a moment, each by its own budget
+						t.Errorf("%+v", violation)
+					}
+				}
+			})
+		})
+	}
 }

@@ -212,8 +212,28 @@ func (l *lane) resolve(v verdict) (kept bool) {
 		}
 	}
 	l.seen.EvictBefore(horizon(l.sources))
+	l.shrinkSeen()
 	l.reportSeen()
 	return true
+}
+
+// shrinkSeen keeps the sets of all lanes within what they may take together, each by
+// its share. What the live edge meets stays in any case.
+func (l *lane) shrinkSeen() {
+	limit, all := int64(l.daemon.config.Memory.MaxIDBytes), l.daemon.seenBytes.Load()
+	if all <= limit {
+		return
+	}
+	latest := cdr.InstantOf(time.Now())
+	for _, s := range l.sources {
+		if !s.halted() {
+			latest = min(latest, s.position.FeedPublished.Add(-s.plan.Overlap-time.Hour))
+		}
+	}
+	if before := l.seen.Reach(); !l.seen.Shrink(int64(float64(l.seen.Bytes())*float64(limit)/float64(all)), latest) || l.seen.Reach() > before {
+		l.log.Warn("too many Report IDs to keep: sweeps of older spans load them from the journal, which takes longer; raise memory.max_id_bytes",
+			zap.Stringer("kept_from", l.seen.Reach()), zap.Int64("bytes", l.seen.Bytes()))
+	}
 }
 
 // reportSeen adds this lane's set of IDs to what the board says of the shard.

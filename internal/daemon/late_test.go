@@ -1,8 +1,10 @@
 package daemon_test
 
 import (
+	"flag"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,13 +12,30 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
 	"cdrbus/internal/simulator"
+	"cdrbus/offsets"
 )
 
-// lateFeed delivers records up to 20 hours late, twice, at both edges of a page, and
-// changes some of them afterwards.
-func lateFeed(o *simulator.Options) {
+var lateFull = flag.Bool("late.full", false, "in TestLateRecords, records up to 20 hours late, the default sweeps, and every case")
+
+// lateScale is how late records are, and how long it takes to have them all.
+type lateScale struct {
+	latest, live, after time.Duration
+	sweeps              string // setting of the source
+}
+
+func scaleOfLateness() lateScale {
+	if *lateFull {
+		return lateScale{20 * time.Hour, 24 * time.Hour, 62 * time.Hour, "min_age: 5m"}
+	}
+	return lateScale{6 * time.Hour, 8 * time.Hour, 12 * time.Hour, "sweeps: [{every: 15m, back: 2h}, {every: 3h, back: 8h}]"}
+}
+
+// lateFeed delivers records late, twice, at both edges of a page, and changes some of
+// them afterwards.
+func lateFeed(o *simulator.Options, latest time.Duration) {
 	o.Records.Rate = 0.01
-	o.Records.LateShare, o.Records.RevisedShare, o.Records.DoubleShare = 0.05, 0.01, 0.01
+	o.Records.LateShare, o.Records.RevisedShare, o.Records.DoubleShare = 0.05, 0.02, 0.01
+	o.Records.LateMax, o.Records.RevisedMax = latest, latest
 	o.Answers.BoundaryRepeats = 3
 	o.Answers.MaxFloor, o.Answers.MaxCeiling = 1, 100
 	o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 1, 10
@@ -26,37 +45,44 @@ func lateFeed(o *simulator.Options) {
 // TestLateRecords: whatever comes late is published, once, and so is each revision,
 // on each endpoint and whatever happens meanwhile.
 func TestLateRecords(t *testing.T) {
+	byStart := func(o *simulator.Options) { o.Answers.SelectBy = simulator.ByStart }
+	scale := scaleOfLateness()
 	for _, c := range []struct {
 		name, source string
 		tune         func(*simulator.Options)
 		outage       time.Duration
+		always       bool // not only with -late.full
 	}{
-		{name: "feed", source: "endpoint: feed"},
+		{name: "feed", source: "endpoint: feed", always: true},
 		{name: "stream", source: "endpoint: stream"},
 		{name: "auto", source: "endpoint: auto"},
 		{name: "feed, outage", source: "endpoint: feed", outage: 14 * time.Hour},
-		{name: "stream, outage", source: "endpoint: stream", outage: 14 * time.Hour},
-		{name: "auto, outage", source: "endpoint: auto", outage: 14 * time.Hour},
-		{name: "feed, by start of call", source: "endpoint: feed", tune: func(o *simulator.Options) { o.Answers.SelectBy = simulator.ByStart }},
-		{name: "auto, by start of call", source: "endpoint: auto", tune: func(o *simulator.Options) { o.Answers.SelectBy = simulator.ByStart }},
+		{name: "stream, outage", source: "endpoint: stream", outage: 14 * time.Hour, always: true},
+		{name: "auto, outage", source: "endpoint: auto", outage: 14 * time.Hour, always: true},
+		{name: "feed, by start of call", source: "endpoint: feed", tune: byStart},
+		{name: "auto, by start of call", source: "endpoint: auto", tune: byStart, always: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if !c.always && !*lateFull {
+				t.Skip("asked for by -late.full")
+			}
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, func(o *simulator.Options) {
-					lateFeed(o)
+					lateFeed(o, scale.latest)
 					if c.tune != nil {
 						c.tune(o)
 					}
 				})
-				cfg := w.config("", w.source("acme", c.source))
+				cfg := w.config("", w.source("acme", c.source, scale.sweeps))
 				random := rand.New(rand.NewPCG(7, 7))
-				until := time.Now().Add(24 * time.Hour)
 				if c.outage > 0 {
-					w.liveAndDie(cfg, time.Now().Add(6*time.Hour), random)
+					w.liveAndDie(cfg, time.Now().Add(scale.live/4), random)
 					time.Sleep(c.outage)
 				}
+				until := time.Now().Add(scale.live / 2)
 				w.liveAndDie(cfg, until, random)
-				w.liveAndDie(cfg, until.Add(62*time.Hour), random)
+				w.liveAndDie(cfg, until.Add(scale.after), random)
 				w.demandRevisions("acme", cdr.InstantOf(until))
 				for _, violation := range w.feed.Violations() {
 					t.Errorf("%+v", violation)
@@ -84,13 +110,18 @@ func (w *world) demandRevisions(name string, until cdr.Instant) {
 		w.t.Errorf("%s is settled to %s, want %s and more", name, position.FeedSettled, until)
 	}
 	events := map[string][]string{} // marks of each, by Report ID
+	first := map[string]time.Time{} // when each was published for the first time
 	late := 0
 	for _, r := range w.topic(eventsTopic, w.events) {
 		mark := headerOf(r, "revision")
 		if headerOf(r, "late") != "" {
 			late++
 		}
-		events[headerOf(r, "ce_id")] = append(events[headerOf(r, "ce_id")], mark)
+		id := headerOf(r, "ce_id")
+		events[id] = append(events[id], mark)
+		if first[id].IsZero() {
+			first[id] = r.Timestamp
+		}
 	}
 	records, revised := 0, 0
 	for truth := range w.feed.Truth(name, cdr.Span{StartInclusive: w.start, EndExclusive: until}) {
@@ -102,6 +133,8 @@ func (w *world) demandRevisions(name string, until cdr.Instant) {
 		}
 		if len(marks) == 2 {
 			revised++
+		} else if first[truth.ReportID].Before(truth.RevisedTime) {
+			w.t.Errorf("record %s of %s, published at %s, was revised at %s and no event says so", truth.ReportID, truth.ReportTime, first[truth.ReportID], truth.RevisedTime)
 		}
 	}
 	receipts := w.receipts(name)
@@ -112,4 +145,57 @@ func (w *world) demandRevisions(name string, until cdr.Instant) {
 		}
 	}
 	w.t.Logf("%d records, %d events marked late, %d revisions, %d windows of which %d sweeps; published %s, settled %s", records, late, revised, len(receipts), sweeps, position.Published(), position.FeedSettled)
+}
+
+// TestFiveSourcesOneCredential: at the real limits, a request a minute for all of them,
+// every source settles, and a backfill goes on beside.
+func TestFiveSourcesOneCredential(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a day and a half of five sources")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		locations := []string{"East", "West", "North", "South", "Middle"}
+		w := newWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.LateShare, o.Records.LateMax = 0.02, 0.05, 4*time.Hour
+			o.Organizations = []simulator.Organization{{Name: "acme", Token: "token-acme", Locations: locations}}
+		})
+		w.source("acme")
+		w.scopes = map[string]scope{}
+		var sources []string
+		for _, location := range locations {
+			name := strings.ToLower(location)
+			w.scopes[name] = scope{"acme", location}
+			text := w.source(name, "locations: ["+location+"]", "shard_key: acme", "sweeps: [{every: 15m, back: 2h}, {every: 6h, back: 12h}]")
+			sources = append(sources, strings.ReplaceAll(text, name+".token", "acme.token"))
+		}
+		cfg := w.config("", sources...)
+		w.runFor(cfg, 4*time.Hour)
+		until := w.position("east").FeedPublished
+		span := cdr.Span{StartInclusive: w.start.Add(-5 * 24 * time.Hour), EndExclusive: w.start}
+		id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "east", Span: span})
+		board := w.runFor(cfg, 32*time.Hour)
+		w.settled = until
+		for name := range w.scopes {
+			p := w.position(name)
+			purposes := map[cdr.Purpose]int{}
+			for _, r := range w.receipts(name) {
+				purposes[r.Purpose]++
+			}
+			t.Logf("%s: settled %s behind, windows %v", name, time.Since(p.FeedSettled.Time()).Round(time.Minute), purposes)
+			if behind := time.Since(p.FeedSettled.Time()); behind > 24*time.Hour {
+				t.Errorf("%s is settled %s behind", name, behind)
+			}
+		}
+		if state := w.jobState(id); state.Phase != offsets.JobDone {
+			t.Errorf("the backfill has not come to its end: %+v", state)
+		}
+		for _, violation := range w.feed.Violations() {
+			t.Errorf("%+v", violation)
+		}
+		for _, s := range board.Snapshot().Sources {
+			if s.LiveSeconds < 60 || s.LiveSeconds > 15*60 || len(s.Sweeps) != 2 {
+				t.Errorf("%s is said to be asked every %.0f s, with the sweeps %+v", s.Name, s.LiveSeconds, s.Sweeps)
+			}
+		}
+	})
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
+	"cdrbus/internal/committed"
 	"cdrbus/internal/ownership"
 	"cdrbus/offsets"
 )
@@ -39,12 +39,19 @@ func (d *Daemon) takenOver(ctx context.Context, lease ownership.Lease) bool {
 	if newBackoff(JobPatience/2, JobPatience/2).wait(ctx) != nil {
 		return false
 	}
-	restored, err := offsets.Restore(ctx, d.reader, d.restoreOptions(lease.Shard))
-	if err != nil {
-		return false // an open transaction, it may be; the next take-over tells
-	}
-	state, err := offsets.DecodeJobState(jobStatesOf(restored)[d.only.ID])
-	return err == nil && state.Owner != "" && state.Owner != d.name() && time.Since(state.UpdatedAt) < JobPatience
+	var last offsets.JobState
+	key := string(offsets.JobKey(d.only.ID))
+	_, _, err := d.reader.Read(ctx, d.config.Kafka.Topics.Offsets, lease.Shard, committed.Earliest, committed.LastStable, func(r committed.Record) error {
+		if string(r.Key) != key {
+			return nil
+		}
+		state, err := offsets.DecodeJobState(r.Value)
+		if err == nil {
+			last = state
+		}
+		return nil
+	})
+	return err == nil && last.Owner != "" && last.Owner != d.name()
 }
 
 // name is what people call this process.

@@ -36,9 +36,14 @@ type Runner struct {
 	New func(ctx context.Context, options daemon.Options) (*daemon.Daemon, error)
 }
 
-// rejoinPatience is how long a job that was begun may be silent: a window of a
-// minute's pages, with the waits that the feed demands.
-const rejoinPatience = 5 * time.Minute
+const (
+	// rejoinPatience is how long a job that was begun may be silent before whoever comes
+	// back to it takes it to be nobody's: a window of a minute's pages takes less.
+	rejoinPatience = 5 * time.Minute
+	// silence is the same for whoever has seen it going on: the feed may demand to be
+	// left alone for a quarter of an hour.
+	silence = 20 * time.Minute
+)
 
 // Run submits a job and follows it to its end, whose state it returns. The end of ctx
 // leaves a job alone that an owner does; one that is done here stops, and whoever
@@ -47,7 +52,7 @@ func (r *Runner) Run(ctx context.Context, job offsets.Job) (offsets.JobState, er
 	if err := Submit(ctx, r.Client, r.Config, job); err != nil {
 		return offsets.JobState{}, err
 	}
-	return r.follow(ctx, job, time.Now(), daemon.JobPatience)
+	return r.follow(ctx, job, time.Time{}, daemon.JobPatience)
 }
 
 // Rejoin follows a job that was submitted before.
@@ -67,10 +72,14 @@ func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, p
 	var here sync.WaitGroup
 	defer here.Wait()
 	failed := make(chan error, 1)
-	alone := time.AfterFunc(patience, func() {
+	var alone *time.Timer
+	alone = time.AfterFunc(patience, func() {
 		r.Alone()
 		here.Go(func() {
-			if err := r.do(ctx, job); err != nil && !errors.Is(err, daemon.ErrTakenOver) {
+			err := r.do(ctx, job)
+			if errors.Is(err, daemon.ErrTakenOver) {
+				alone.Reset(silence)
+			} else if err != nil {
 				failed <- err
 				cancel()
 			}
@@ -79,8 +88,8 @@ func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, p
 	defer alone.Stop()
 	r.Waiting(patience)
 	err = Follow(ctx, committed.NewReader(r.Client), r.Config, job.ID, func(state offsets.JobState) error {
-		if state.Phase.Ended() || state.UpdatedAt.After(since) {
-			alone.Stop()
+		if state.Phase.Ended() || state.UpdatedAt.After(since) && alone.Stop() {
+			alone.Reset(silence)
 		}
 		last = state
 		r.Each(state)

@@ -1,0 +1,107 @@
+package offsets
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"cdrbus/internal/cdr"
+)
+
+// deepPast is a feed, a set that holds two hours of it, and a naive one that forgets
+// nothing.
+type deepPast struct {
+	t       *testing.T
+	random  *rand.Rand
+	log     *memoryLog
+	seen    *Seen
+	naive   map[cdr.ReportID]uint64
+	now     cdr.Instant
+	counter cdr.Counter
+	pins    int
+}
+
+const minute = 60
+
+// record is what the feed has of a minute at an instant, if anything: some records
+// appear late, and some change.
+func (d *deepPast) record(at cdr.Instant) (id cdr.ReportID, hash uint64, there bool) {
+	m := int(at / minute)
+	late, hash := cdr.Instant(m%11*m%1000)*minute/4, uint64(1)
+	if m%7 == 0 && d.now > at+3*3600 {
+		hash = 2
+	}
+	return numberedID(m), hash, d.now >= at+late
+}
+
+// read reads a window, by insertion if it is so, and holds each verdict against the
+// naive set.
+func (d *deepPast) read(span cdr.Span, byInsertion bool) {
+	d.t.Helper()
+	if !d.seen.Covers(span) {
+		d.pins++
+		index := NewJournalIndex("ids", 0, []cdr.SourceName{"acme"}, span)
+		for _, err := range []error{index.Extend(context.Background(), d.log), index.Pin(context.Background(), d.log, d.seen, span)} {
+			if err != nil {
+				d.t.Fatal(err)
+			}
+		}
+	}
+	d.counter++
+	w := Window{ID: cdr.WindowID{Source: "acme", Counter: d.counter}, Span: span, SchemaFingerprint: schemaA, ByInsertion: byInsertion}
+	p, times := d.seen.Begin(w), NoReportTimes
+	for at := (span.StartInclusive + minute - 1) / minute * minute; at < span.EndExclusive; at += minute {
+		id, hash, there := d.record(at)
+		if !there {
+			continue
+		}
+		times.Add(int64(at) * 1000)
+		want := Known
+		switch old, known := d.naive[id]; {
+		case !known:
+			want = New
+		case old != hash:
+			want = Revised
+		}
+		d.naive[id] = hash
+		if got := p.Check(id, hash); got != want {
+			d.t.Fatalf("at %s, window %s: the record of %s is %s, want %s", d.now, span, at, got, want)
+		}
+	}
+	first := int64(-1)
+	for _, chunk := range p.AppendJournal(nil, times) {
+		offset := d.log.append("ids", 0, "acme", chunk)
+		records := d.log.partition("ids", 0).records
+		records[len(records)-1].Timestamp = d.now.Time().Add(5 * time.Minute)
+		if first < 0 {
+			first = offset
+		}
+	}
+	p.Adopt(max(first, 0))
+	d.seen.EvictBefore(d.now.Add(-2 * time.Hour))
+}
+
+// TestJournalIndex: windows from any time, also from long before what the set holds,
+// get the verdicts that a set would give which forgets nothing.
+func TestJournalIndex(t *testing.T) {
+	for seed := range uint64(20) {
+		d := &deepPast{t: t, random: rand.New(rand.NewPCG(seed, 2)), log: newLog(), seen: NewSeen(0), naive: map[cdr.ReportID]uint64{}, now: day}
+		for range 300 {
+			d.now += 10 * minute
+			d.read(cdr.Span{StartInclusive: d.now - 11*minute, EndExclusive: d.now}, seed%2 == 0)
+			if d.random.IntN(3) == 0 {
+				back := cdr.Instant(d.random.IntN(int(d.now-day))) / 7 * 7
+				width := cdr.Instant(minute + d.random.IntN(6*3600))
+				start := max(d.now-back-width, day)
+				d.read(cdr.Span{StartInclusive: start, EndExclusive: min(start+width, d.now)}, false)
+			}
+			if d.random.IntN(5) == 0 {
+				d.seen.Unpin()
+			}
+		}
+		if d.pins < 20 {
+			t.Errorf("seed %d: %d windows were from before the set, too few to prove anything", seed, d.pins)
+		}
+	}
+}
