@@ -159,7 +159,7 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 	if reason := s.unfit(job, time.Now()); reason != "" {
 		state.Phase, state.Message = offsets.JobFailed, reason
 	}
-	if err := l.note(&state); err != nil {
+	if err := l.shard.noteJob(ctx, &state); err != nil {
 		return err
 	}
 	l.log.Info("job", zap.String("job", job.ID), zap.String("source", string(job.Source)), zap.String("phase", string(state.Phase)), zap.String("reason", state.Message))
@@ -186,14 +186,19 @@ func (s *source) unfit(job offsets.Job, now time.Time) string {
 	return ""
 }
 
-// note commits the state of a job by itself.
-func (l *lane) note(state *offsets.JobState) error {
+// noteJob commits the state of a job by itself. Where that fails, the shard is lost, and
+// the committer tells why: the error is that of ctx.
+func (s *shard) noteJob(ctx context.Context, state *offsets.JobState) error {
 	state.UpdatedAt = time.Now().UTC()
 	record, err := state.Encode()
 	if err != nil {
 		return err
 	}
-	return l.shard.hand(newNote(offsets.JobKey(state.Job.ID), record))
+	if s.hand(newNote(offsets.JobKey(state.Job.ID), record)) != nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
 }
 
 // stateOf returns the committed state of a job as the shard's owner found it.
@@ -226,7 +231,7 @@ func (l *lane) cancel(ctx context.Context, s *source, id string) error {
 		return nil
 	}
 	e.ahead.Phase = offsets.JobCancelled
-	if err := l.note(&e.ahead); err != nil {
+	if err := l.shard.noteJob(ctx, &e.ahead); err != nil {
 		return err
 	}
 	e.state = e.ahead
@@ -327,11 +332,11 @@ func (e *errand) repaired(w *window) {
 }
 
 // verified takes in a window that was read to be compared only.
-func (l *lane) verified(w *window) error {
+func (l *lane) verified(ctx context.Context, w *window) error {
 	s := w.source
 	e := s.errands[0]
 	e.handedOver(w)
-	if err := l.note(&e.ahead); err != nil {
+	if err := l.shard.noteJob(ctx, &e.ahead); err != nil {
 		return err
 	}
 	e.state = e.ahead

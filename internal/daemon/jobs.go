@@ -124,14 +124,10 @@ func (s *shard) deliver(ctx context.Context, l *lane, job offsets.Job) error {
 		names = append(names, string(src.name))
 	}
 	state := offsets.JobState{
-		Job: job, Phase: offsets.JobFailed, Next: job.Span.StartInclusive, UpdatedAt: time.Now().UTC(),
+		Job: job, Phase: offsets.JobFailed, Next: job.Span.StartInclusive,
 		Message: fmt.Sprintf("source %s waits for a person itself, or is not configured here; shard %d has %s", job.Source, s.index, strings.Join(names, ", ")),
 	}
-	record, err := state.Encode()
-	if err != nil {
-		return err
-	}
-	if err := s.hand(newNote(offsets.JobKey(job.ID), record)); err != nil {
+	if err := s.noteJob(ctx, &state); err != nil {
 		return err
 	}
 	s.daemon.jobEnded(&state)

@@ -274,7 +274,7 @@ func (l *lane) prepare(ctx context.Context, c choice) (*window, error) {
 	}
 	if request.Purpose == cdr.Verify {
 		defer w.discard()
-		return nil, l.verified(w)
+		return nil, l.verified(ctx, w)
 	}
 	return w, nil
 }
