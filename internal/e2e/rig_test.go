@@ -275,12 +275,24 @@ func (r *rig) startRun(arguments ...string) *process {
 // startRunIn begins a bounded run with more in its environment.
 func (r *rig) startRunIn(environment []string, arguments ...string) *process {
 	r.t.Helper()
+	command := exec.Command(r.binary(), append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...)
+	command.Env = append(os.Environ(), environment...)
+	return r.begin(command)
+}
+
+func (r *rig) binary() string {
+	r.t.Helper()
 	path, err := binary()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	p := &process{command: exec.Command(path, append([]string{"run", "-c", r.config, "--until", r.until.String()}, arguments...)...), log: &syncBuffer{}, ended: make(chan struct{})}
-	p.command.Env = append(os.Environ(), environment...)
+	return path
+}
+
+// begin starts a process of the program.
+func (r *rig) begin(command *exec.Cmd) *process {
+	r.t.Helper()
+	p := &process{command: command, log: &syncBuffer{}, ended: make(chan struct{})}
 	p.command.Stderr = io.MultiWriter(r.log, p.log)
 	if err := p.command.Start(); err != nil {
 		r.t.Fatal(err)
