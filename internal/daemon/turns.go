@@ -51,18 +51,21 @@ func (t *turns) next(ready [works]choice, now time.Time) choice {
 			continue
 		}
 		if w != live {
-			t.owed[w] = min(t.owed[w]+guaranteedShare, 1)
+			t.owed[w] = min(t.owed[w]+guaranteedShare, 2)
 		}
-		if turn < 0 || t.owed[w] >= 1 && t.owed[turn] < 1 {
+		if turn < 0 || t.isDue(w) && !t.isDue(turn) {
 			turn = w
 		}
 	}
 	if turn < 0 {
 		return choice{}
 	}
-	t.owed[turn] = 0
+	t.owed[turn] = max(0, t.owed[turn]-1)
 	return ready[turn]
 }
+
+// isDue reports whether a work has waited for long enough.
+func (t *turns) isDue(w work) bool { return t.owed[w] > 1-guaranteedShare/2 }
 
 // moreUrgentThan orders two sources that could both be asked now for the same
 // work: first what the feed is about to forget, then whoever has waited longest.

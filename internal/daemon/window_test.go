@@ -158,3 +158,74 @@ func TestCloseDemandsContiguity(t *testing.T) {
 		}
 	}
 }
+
+// TestSettledIsWhatWasReadLateEnough: a window of cdr_feed settles only what was as old
+// as the widest sweep reaches back when it was read, and only without a hole.
+func TestSettledIsWhatWasReadLateEnough(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) cdr.Instant { return cdr.InstantOf(now.Add(-d)) }
+	s := testSource(nil, "acme")
+	s.sweeps.Sweeps = []poller.Sweep{{Every: 15 * time.Minute, Back: 2 * time.Hour}, {Every: 12 * time.Hour, Back: 48 * time.Hour}}
+	before := offsets.Position{FeedPublished: ago(time.Hour), FeedSettled: ago(60 * time.Hour)}
+	for _, c := range []struct {
+		name               string
+		from, to           time.Duration // ago
+		endpoint           cdr.Endpoint
+		published, settled time.Duration
+	}{
+		{"live", 62 * time.Minute, 6 * time.Minute, cdr.Feed, 6 * time.Minute, 60 * time.Hour},
+		{"a sweep of what is old enough", 60 * time.Hour, 50 * time.Hour, cdr.Feed, time.Hour, 50 * time.Hour},
+		{"a sweep of more than that", 61 * time.Hour, 40 * time.Hour, cdr.Feed, time.Hour, 48 * time.Hour},
+		{"a sweep behind a hole", 59 * time.Hour, 50 * time.Hour, cdr.Feed, time.Hour, 60 * time.Hour},
+		{"a sweep of all, to the edge", 60 * time.Hour, 6 * time.Minute, cdr.Feed, 6 * time.Minute, 48 * time.Hour},
+		{"a backfill", 90 * time.Hour, 80 * time.Hour, cdr.Feed, time.Hour, 60 * time.Hour},
+		{"cdr_stream", 60 * time.Hour, time.Minute, cdr.Stream, time.Hour, 60 * time.Hour},
+	} {
+		span := cdr.Span{StartInclusive: ago(c.from), EndExclusive: ago(c.to)}
+		w := &window{source: s, purpose: cdr.Sweep, began: now, request: poller.Request{Span: span, Endpoint: c.endpoint}, facts: facts{reports: offsets.NoReportTimes}}
+		after := s.positionAfter(w, before)
+		if after.FeedPublished != ago(c.published) || after.FeedSettled != ago(c.settled) {
+			t.Errorf("%s: published %s, settled %s ago; want %s and %s", c.name, now.Sub(after.FeedPublished.Time()), now.Sub(after.FeedSettled.Time()), c.published, c.settled)
+		}
+	}
+}
+
+// TestTurns: the live edge goes first, but each of the others has its fifth while it
+// has something to do; and what is about to be forgotten goes before all.
+func TestTurns(t *testing.T) {
+	now := time.Now()
+	s := testSource(nil, "acme")
+	s.plan.Published = cdr.InstantOf(now.Add(-time.Hour))
+	deal := func(from map[work]bool, n int) (dealt [works]int) {
+		var turns turns
+		for range n {
+			var ready [works]choice
+			for w := range from {
+				ready[w] = choice{source: s, request: &poller.Request{Purpose: []cdr.Purpose{cdr.Live, cdr.Sweep, cdr.Backfill}[w]}}
+			}
+			dealt[workOf(turns.next(ready, now).request.Purpose)]++
+		}
+		return dealt
+	}
+	for _, c := range []struct {
+		from map[work]bool
+		want [works]int
+	}{
+		{map[work]bool{live: true}, [works]int{100, 0, 0}},
+		{map[work]bool{live: true, sweep: true}, [works]int{80, 20, 0}},
+		{map[work]bool{live: true, sweep: true, errands: true}, [works]int{60, 20, 20}},
+		{map[work]bool{sweep: true}, [works]int{0, 100, 0}},
+		{map[work]bool{errands: true}, [works]int{0, 0, 100}},
+	} {
+		if got := deal(c.from, 100); got != c.want {
+			t.Errorf("of %v: %v, want %v", c.from, got, c.want)
+		}
+	}
+	s.plan.Published = cdr.InstantOf(now.Add(-s.plan.Lookback + time.Hour))
+	if got := deal(map[work]bool{live: true, sweep: true, errands: true}, 10); got != [works]int{10, 0, 0} {
+		t.Errorf("what ages out had %v of 10 turns", got)
+	}
+	if choice := new(turns).next([works]choice{}, now); choice.source != nil {
+		t.Error("a turn of nothing")
+	}
+}

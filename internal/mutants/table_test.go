@@ -208,7 +208,7 @@ var mutants = []mutant{
 	{
 		name: "windows need not follow one another",
 		edits: []edit{
-			{"internal/daemon/commit.go", "if w.purpose != cdr.Start && (w.request", "if false && (w.request"},
+			{"internal/daemon/commit.go", "if !w.follows(before) {", "if false {"},
 		},
 		guard: daemon, run: "TestCloseDemandsContiguity",
 	},
@@ -267,6 +267,84 @@ var mutants = []mutant{
 			{"internal/daemon/commit.go", "\t\t\ts.commitLastNotes(ctx)\n", ""},
 		},
 		guard: daemon, run: "^TestTokensUnderWayAtTheEnd$",
+	},
+	{
+		name: "settled when it is read, however young it was",
+		edits: []edit{
+			{"internal/daemon/source.go", "min(read.EndExclusive, late)", "max(read.EndExclusive, 0*late)"},
+		},
+		guard: daemon, run: "^TestSettledIsWhatWasReadLateEnough$",
+	},
+	{
+		name: "settled behind a hole",
+		edits: []edit{
+			{"internal/daemon/source.go", "read.StartInclusive <= after.FeedSettled {", "true {"},
+		},
+		guard: daemon, run: "^TestSettledIsWhatWasReadLateEnough$",
+	},
+	{
+		name: "the widest sweep begins where it says, whatever is not settled",
+		edits: []edit{
+			{"poller/sweep.go", "from = min(from, s.Settled)", "from = min(from, s.Edge)"},
+		},
+		guard: "./poller", run: "^TestSweepRounds$",
+	},
+	{
+		name: "the narrowest sweep begins where it says, whatever the feed was not read for",
+		edits: []edit{
+			{"poller/sweep.go", "from = min(from, s.Published)", "from = min(from, from)"},
+		},
+		guard: "./poller", run: "^TestSweepBounds$",
+	},
+	{
+		name: "sweeps and jobs wait until the live edge has nothing to do",
+		edits: []edit{
+			{"internal/daemon/turns.go", "const guaranteedShare = 0.2", "const guaranteedShare = 0"},
+		},
+		guard: daemon, run: "^TestTurns$",
+	},
+	{
+		name: "records dropped for their times",
+		edits: []edit{
+			{"internal/daemon/window.go", "	late := w.late(item) && !revised\n", "	late := w.late(item) && !revised\n	if late {\n		w.facts.known++\n		return nil\n	}\n"},
+		},
+		guard: daemon, run: "^TestLateRecords$/^feed$",
+	},
+	{
+		name: "the feed goes on where the stream was",
+		edits: []edit{
+			{"internal/daemon/source.go", "		s.streaming = false\n	}\n	if !s.streaming {", "		s.streaming, s.plan.Published = false, max(s.plan.Published, s.stream.Published)\n	}\n	if !s.streaming {"},
+			{"internal/daemon/window.go", "return commit.StartInclusive == before.FeedPublished", "return commit.StartInclusive >= before.FeedPublished"},
+		},
+		guard: daemon, run: "^TestLateRecords$/^auto,_outage$",
+	},
+	{
+		name: "the stream goes on where the feed was",
+		edits: []edit{
+			{"poller/auto.go", "return published.Add(-streamOverlap)", "return published.Add(2 * streamOverlap)"},
+		},
+		guard: daemon, run: "^TestLateRecords$/^auto",
+	},
+	{
+		name: "windows from before the set checked against what it has",
+		edits: []edit{
+			{"offsets/seen.go", "return span.StartInclusive >= s.reach || ", "return true || "},
+		},
+		guard: daemon, run: "^TestBackfill$",
+	},
+	{
+		name: "loaded IDs forgotten under a window that needs them",
+		edits: []edit{
+			{"offsets/seen.go", "pinned := !s.pinned.IsZero() && g.endExclusive > s.pinned.StartInclusive", "pinned := false && !s.pinned.IsZero()"},
+		},
+		guard: "./offsets", run: "^TestJournalIndex$",
+	},
+	{
+		name: "what the stream published looked for by its spans",
+		edits: []edit{
+			{"offsets/journalindex.go", "	if !c.ByInsertion {\n		return c.Span\n	}\n", "	if true {\n		return c.Span\n	}\n"},
+		},
+		guard: daemon, run: "^TestBackfill$/^auto$",
 	},
 }
 

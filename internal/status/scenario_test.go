@@ -76,6 +76,11 @@ func runSource(b *Board, name cdr.SourceName, shard, n int, ago time.Duration, p
 		s.Shard, s.Credential, s.Endpoint = shard, "acme", cdr.Feed
 		s.MinAgeSeconds, s.Feed.LookbackSeconds = 330, (30 * 24 * time.Hour).Seconds()
 		s.Token.ExpiresAt, s.Token.RefreshExpiresAt = now.Add(9*24*time.Hour), now.Add(80*24*time.Hour)
+		began := now.Add(-7 * time.Minute)
+		s.Sweeps = []Sweep{
+			{BackSeconds: 7200, EverySeconds: 900, BeganAt: began, DueAt: began.Add(15 * time.Minute)},
+			{BackSeconds: 172800, EverySeconds: 43200, BeganAt: began, DueAt: began.Add(12 * time.Hour), Next: cdr.InstantOf(now.Add(-30 * time.Hour)), End: cdr.InstantOf(began)},
+		}
 		s.BudgetNow = func(now time.Time) Budget {
 			return Budget{InitialPerMinute: 1, InitialAvailableAt: now.Add(time.Duration(random.IntN(50)) * time.Second), PagesPerMinute: 10, PagesLeft: float64(10 - shard%9)}
 		}
