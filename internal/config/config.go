@@ -476,7 +476,7 @@ func (c *Config) SourceNamed(name string) (*Source, error) {
 		}
 		names = append(names, c.Sources[i].Name)
 	}
-	if nearest := nearestOf(name, names); nearest != "" {
+	if nearest := Nearest(name, names); nearest != "" {
 		return nil, fmt.Errorf("source %q is not configured; did you mean %s?", name, nearest)
 	}
 	return nil, fmt.Errorf("source %q is not configured; known are %s", name, strings.Join(names, ", "))

@@ -406,7 +406,7 @@ func setText(into reflect.Value, text string) error {
 	}
 	switch {
 	case into.Type() == reflect.TypeFor[time.Duration]():
-		parsed, err := parseDuration(text)
+		parsed, err := ParseDuration(text)
 		into.SetInt(int64(parsed))
 		return err
 	case into.Kind() == reflect.String:
@@ -444,7 +444,7 @@ func setEnum(into reflect.Value, text string, known []string) error {
 		return nil
 	}
 	message := fmt.Sprintf("unknown value %s", quoteShort(text))
-	if nearest := nearestOf(text, known); nearest != "" {
+	if nearest := Nearest(text, known); nearest != "" {
 		message += fmt.Sprintf(", did you mean %q?", nearest)
 	}
 	return fmt.Errorf("%s; known are %s", message, strings.Join(known, ", "))

@@ -98,7 +98,7 @@ func (l *ledger) applyVariable(targets map[string][]target, setBy map[string]str
 	switch {
 	case len(found) == 0:
 		remedy := "take it away"
-		if nearest := nearestOf(name, slices.Sorted(maps.Keys(targets))); nearest != "" {
+		if nearest := Nearest(name, slices.Sorted(maps.Keys(targets))); nearest != "" {
 			remedy = fmt.Sprintf("did you mean %s?", nearest)
 		}
 		l.spoil(at, "", "no key of the configuration has this name", remedy)

@@ -87,7 +87,7 @@ func (r rules) suggestCredential(name string) string {
 	for i := range r.c.Credentials {
 		names = append(names, r.c.Credentials[i].Name)
 	}
-	if nearest := nearestOf(name, names); nearest != "" {
+	if nearest := Nearest(name, names); nearest != "" {
 		return fmt.Sprintf("did you mean %s?", nearest)
 	}
 	return "add it to credentials"

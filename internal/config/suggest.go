@@ -18,14 +18,14 @@ func explainUnknownKey(path, key string, known map[string]reflect.Value) (what, 
 	if strings.Contains(key, "insecure") && path != "" {
 		return "unknown key; certificates are always checked", "name the authority in ca_file"
 	}
-	if nearest := nearestOf(key, names); nearest != "" {
+	if nearest := Nearest(key, names); nearest != "" {
 		return "unknown key", fmt.Sprintf("did you mean %s?", nearest)
 	}
 	return "unknown key", "known here are " + strings.Join(names, ", ")
 }
 
-// nearestOf returns the word that text was probably meant to be, or "".
-func nearestOf(text string, words []string) string {
+// Nearest returns the word that text was probably meant to be, or "".
+func Nearest(text string, words []string) string {
 	nearest, least := "", max(2, len(text)/3)+1
 	for _, word := range words {
 		if d := distance(strings.ToLower(text), strings.ToLower(word)); d < least {

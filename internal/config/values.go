@@ -139,8 +139,8 @@ const day = 24 * time.Hour
 // errDuration is the whole manual of durations.
 var errDuration = errors.New("want a duration of zero or more, such as 30s, 15m, 12h, 30d or 1d12h")
 
-// parseDuration reads what time.ParseDuration reads, with days in front.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads what time.ParseDuration reads, with days in front.
+func ParseDuration(text string) (time.Duration, error) {
 	var whole time.Duration
 	rest := text
 	if parts := daysPattern.FindStringSubmatch(text); parts != nil {
@@ -160,7 +160,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return whole + part, nil
 }
 
-// formatDuration is the shortest form that parseDuration reads back.
+// formatDuration is the shortest form that ParseDuration reads back.
 func formatDuration(d time.Duration) string {
 	if d == 0 {
 		return "0s"
@@ -212,7 +212,7 @@ func (s *Start) UnmarshalText(text []byte) error {
 		*s = Start{kind: startAt, at: at}
 		return nil
 	}
-	if ago, err := parseDuration(string(text)); err == nil {
+	if ago, err := ParseDuration(string(text)); err == nil {
 		*s = Start{kind: startAgo, ago: ago}
 		return nil
 	}
@@ -251,8 +251,8 @@ func (s Start) Resolve(now time.Time, lookback time.Duration) cdr.Instant {
 // UnmarshalText reads EVERY/BACK, such as 15m/2h.
 func (s *Sweep) UnmarshalText(text []byte) error {
 	every, back, found := strings.Cut(string(text), "/")
-	everyTime, everyErr := parseDuration(every)
-	backTime, backErr := parseDuration(back)
+	everyTime, everyErr := ParseDuration(every)
+	backTime, backErr := ParseDuration(back)
 	if !found || everyErr != nil || backErr != nil {
 		return errors.New("want EVERY/BACK, such as 15m/2h")
 	}

@@ -17,13 +17,13 @@ func TestDurations(t *testing.T) {
 		{"90m", 90 * time.Minute, "1h30m"}, {"1h0m5s", time.Hour + 5*time.Second, "1h0m5s"}, {"1500ms", 1500 * time.Millisecond, "1.5s"},
 		{"1d30s", 24*time.Hour + 30*time.Second, "1d30s"}, {"10m", 10 * time.Minute, "10m"}, {"20h", 20 * time.Hour, "20h"},
 	} {
-		got, err := parseDuration(c.text)
+		got, err := ParseDuration(c.text)
 		if err != nil || got != c.want || formatDuration(got) != c.shown {
 			t.Errorf("%q = %s, %v, shown %s; want %s, shown %s", c.text, got, err, formatDuration(got), c.want, c.shown)
 		}
 	}
 	for _, bad := range []string{"", "5", "-5m", "+5m", "1d-1h", "1d+1h", "30 d", "d", "1w", "1.5d", "1h1d", "106752d", "99999999999999999999d", "106751d24h"} {
-		if got, err := parseDuration(bad); err == nil {
+		if got, err := ParseDuration(bad); err == nil {
 			t.Errorf("%q = %s, want an error", bad, got)
 		}
 	}
@@ -83,7 +83,7 @@ func TestNearest(t *testing.T) {
 	for text, want := range map[string]string{
 		"broker": "brokers", "Brokers": "brokers", "bootstrap": "", "topcis": "topics", "shard": "shards", "ssl": "sasl", "x": "", "": "",
 	} {
-		if got := nearestOf(text, words); got != want {
+		if got := Nearest(text, words); got != want {
 			t.Errorf("nearest of %q is %q, want %q", text, got, want)
 		}
 	}

@@ -343,9 +343,9 @@ func foldName(name string) string {
 	}, name)
 }
 
-// printable drops what a terminal could take for a command: the text comes from
+// Printable drops what a terminal could take for a command: the text comes from
 // the feed.
-func printable(text string) string {
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
@@ -368,7 +368,7 @@ func eventFields(e Event) []string {
 	for i, name := range shownFields {
 		values[i] = "–"
 		if v := folded[name]; v != nil {
-			values[i] = printable(fmt.Sprint(v))
+			values[i] = Printable(fmt.Sprint(v))
 		}
 	}
 	return values
@@ -390,7 +390,7 @@ func (r *renderer) fleet() {
 		if m.Self {
 			name += " (this one)"
 		}
-		rows = append(rows, []string{printable(name), printable(m.Host), groupDigits(uint64(m.Sources)), spans(m.Shards)})
+		rows = append(rows, []string{Printable(name), Printable(m.Host), groupDigits(uint64(m.Sources)), spans(m.Shards)})
 	}
 	r.line()
 	head := r.muted.Render(fmt.Sprintf("FLEET %s: %s, %s", fleet.Group, plural(len(fleet.Members), "member"), fleet.State))
