@@ -116,6 +116,8 @@ type Ends struct {
 	Counts
 	Partitions []End // by number
 	LostIDs    []int // schemas that could not be looked up, in order
+
+	whole bool // all partitions of the topic were read
 }
 
 // End is how far a scan has come in a partition.
@@ -127,13 +129,16 @@ type End struct {
 	Bounds committed.Bounds // when the partition was begun
 }
 
-// Next is where a scan that goes on begins, as [Options.From].
+// Next is where a scan that goes on begins, as [Options.From]. Where all partitions
+// were read, those that have been added to the topic since are read, too.
 func (e Ends) Next() Place {
 	offsets := map[int]int64{}
 	for _, end := range e.Partitions {
 		offsets[end.Partition] = end.Next
 	}
-	return AtOffsets(offsets)
+	place := AtOffsets(offsets)
+	place.others = e.whole
+	return place
 }
 
 // Scan hands the events of a topic to each, which is called by one goroutine at
@@ -270,7 +275,11 @@ func (s *scan) warn(text string) {
 }
 
 func (s *scan) ends() Ends {
-	ends := Ends{Counts: Counts{Events: s.events, Assumed: s.assumed}}
+	from := &s.options.From
+	ends := Ends{
+		Counts: Counts{Events: s.events, Assumed: s.assumed},
+		whole:  s.options.Partitions == nil && (from.offsets == nil || from.others),
+	}
 	for _, part := range s.stretch {
 		c := &part.interpreter.counts
 		ends.Foreign += c.Foreign

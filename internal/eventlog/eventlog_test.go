@@ -347,6 +347,34 @@ func TestScanKeepsNothing(t *testing.T) {
 	}
 }
 
+// TestGoingOnReadsAddedPartitions, unless the partitions were chosen.
+func TestGoingOnReadsAddedPartitions(t *testing.T) {
+	k := newKit(t, 2)
+	fill(t, k, 10, 2)
+	_, all, err := k.scanned(eventlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chosen, err := k.scanned(eventlog.Options{From: eventlog.AtOffsets(map[int]int64{0: 0})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.addPartition(3)
+	k.produce(event(t, 1, 2, 10))
+	for _, c := range []struct {
+		ends eventlog.Ends
+		want []int
+	}{{all, []int{10}}, {chosen, nil}} {
+		for range 2 { // also of a scan that went on itself
+			events, ends, err := k.scanned(eventlog.Options{From: c.ends.Next()})
+			if got := numbers(events); err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("%v, %v; want %v", got, err, c.want)
+			}
+			c.ends, c.want = ends, nil
+		}
+	}
+}
+
 // BenchmarkScan reads 100,000 events of four partitions from a broker in the
 // process, whose work is in the figures.
 func BenchmarkScan(b *testing.B) {

@@ -15,6 +15,7 @@ import (
 	"cdrbus/internal/embedded"
 	"cdrbus/internal/eventlog"
 	"cdrbus/internal/kafkaconn"
+	"cdrbus/internal/kafkatest"
 	"cdrbus/schema"
 )
 
@@ -24,6 +25,7 @@ const topic = "webex.cdr.events"
 type kit struct {
 	tb       testing.TB
 	cluster  *embedded.Cluster
+	client   *kafka.Client
 	reader   *committed.Reader
 	registry *schema.Registry
 	producer *kgo.Client
@@ -49,13 +51,37 @@ func newKit(tb testing.TB, partitions int) *kit {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	producer, err := kgo.NewClient(kgo.SeedBrokers(cluster.Brokers()...), kgo.DefaultProduceTopic(topic),
+	k := &kit{tb: tb, cluster: cluster, client: client, reader: committed.NewReader(client), registry: registry}
+	k.connectProducer()
+	return k
+}
+
+func (k *kit) connectProducer() {
+	k.tb.Helper()
+	producer, err := kgo.NewClient(kgo.SeedBrokers(k.cluster.Brokers()...), kgo.DefaultProduceTopic(topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.MaxBufferedRecords(100_000))
 	if err != nil {
-		tb.Fatal(err)
+		k.tb.Fatal(err)
 	}
-	tb.Cleanup(producer.Close)
-	return &kit{tb: tb, cluster: cluster, reader: committed.NewReader(client), registry: registry, producer: producer}
+	k.tb.Cleanup(producer.Close)
+	k.producer = producer
+}
+
+// addPartition makes the topic one of count partitions, and waits until that is known.
+func (k *kit) addPartition(count int) {
+	k.tb.Helper()
+	answer, err := k.client.CreatePartitions(context.Background(), &kafka.CreatePartitionsRequest{Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: int32(count)}}})
+	if err != nil || answer.Errors[topic] != nil {
+		k.tb.Fatal(err, answer)
+	}
+	kafkatest.Eventually(k.tb, 10*time.Second, "the new partition is known", func() error {
+		known, err := k.reader.Partitions(context.Background(), topic)
+		if err == nil && known != count {
+			err = fmt.Errorf("%d partitions", known)
+		}
+		return err
+	})
+	k.connectProducer()
 }
 
 // register gives a schema its ID.

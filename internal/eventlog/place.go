@@ -13,6 +13,7 @@ type Place struct {
 	latest  bool
 	at      time.Time
 	offsets map[int]int64
+	others  bool // partitions without an offset are meant too
 }
 
 // Latest is the last stable offset when the scan begins.
@@ -29,18 +30,16 @@ func AtOffsets(offsets map[int]int64) Place { return Place{offsets: offsets} }
 
 // names reports whether the place says something about a partition.
 func (p Place) names(partition int) bool {
-	if p.offsets == nil {
-		return true
-	}
 	_, found := p.offsets[partition]
-	return found
+	return found || p.others || p.offsets == nil
 }
 
 // offset is the place in a partition; unset is what the zero place means.
 func (p Place) offset(ctx context.Context, reader *committed.Reader, topic string, partition int, unset int64) (int64, error) {
+	if offset, found := p.offsets[partition]; found {
+		return offset, nil
+	}
 	switch {
-	case p.offsets != nil && p.names(partition):
-		return p.offsets[partition], nil
 	case p.latest:
 		bounds, err := reader.Bounds(ctx, topic, partition)
 		return bounds.LastStable, err
