@@ -14,7 +14,8 @@ const (
 	recordName      = "CallDetailRecord"
 	recordDoc       = "One call detail record of Webex Calling: one leg of a call, seen from its owner's side. reportId identifies it; whoever may read a record twice removes duplicates by it."
 
-	unmappedName = "unmapped"
+	// UnmappedName is the field behind those of the table.
+	UnmappedName = "unmapped"
 	unmappedDoc  = "What the feed sent and no field above could take, as JSON text: under their own names the keys that this schema lacks, under their feedName the values that are not of their field's type. Several texts under one key stand on lines of their own. An invalid UTF-8 byte is written as a backslash, x and two hexadecimal digits."
 )
 
@@ -40,7 +41,7 @@ var avroJSON = sync.OnceValue(func() string {
 			quote(f.AvroName), typ, quote(f.Doc), quote(f.FeedName))
 	}
 	fmt.Fprintf(&b, "{\"name\":%s,\"type\":{\"type\":\"map\",\"values\":\"string\"},\"default\":{},\"doc\":%s}\n]}\n",
-		quote(unmappedName), quote(unmappedDoc))
+		quote(UnmappedName), quote(unmappedDoc))
 	return b.String()
 })
 

@@ -67,7 +67,7 @@ func (e *Event) MarshalJSON() ([]byte, error) {
 		}
 	}
 	if len(e.Unmapped) > 0 {
-		b = append(b, quote(unmappedName)+`:{`...)
+		b = append(b, quote(UnmappedName)+`:{`...)
 		for _, name := range slices.Sorted(maps.Keys(e.Unmapped)) {
 			b = append(b, quote(name)+`:`+quote(e.Unmapped[name])+`,`...)
 		}
@@ -109,6 +109,20 @@ func (e *Event) Mask() *Event {
 		masked.Unmapped[name] = Masked
 	}
 	return &masked
+}
+
+// Only returns a copy that holds nothing but the named fields, by their Avro
+// names; [UnmappedName] keeps what is unmapped.
+func (e *Event) Only(avroNames ...string) *Event {
+	only := &Event{SchemaID: e.SchemaID}
+	for _, name := range avroNames {
+		if field := indexOf(name); field >= 0 {
+			only.values[field] = e.values[field]
+		} else if name == UnmappedName {
+			only.Unmapped = e.Unmapped
+		}
+	}
+	return only
 }
 
 // Decode reads an event that was written under this very schema, which its
@@ -163,7 +177,7 @@ func (r *bodyReader) fail(err error) {
 // end is the error of a body of which only the map's end was still to come.
 func (r *bodyReader) end() error {
 	if r.err != nil {
-		return fmt.Errorf("field %s: %w", unmappedName, r.err)
+		return fmt.Errorf("field %s: %w", UnmappedName, r.err)
 	}
 	if len(r.rest) > 0 {
 		return fmt.Errorf("%d bytes behind the last field: was it written under another schema?", len(r.rest))

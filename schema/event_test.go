@@ -328,3 +328,19 @@ func TestDecoderAsksOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestOnly(t *testing.T) {
+	event := must(Decode(encodeOne(t, `{"Report ID":"a","Duration":5,"Location":"here","New":1}`)))
+	for _, c := range []struct {
+		names []string
+		want  string
+	}{
+		{nil, `{}`},
+		{[]string{"duration", "reportId", "answerTime", "no such field"}, `{"duration":5,"reportId":"a"}`},
+		{[]string{UnmappedName}, `{"unmapped":{"New":"1"}}`},
+	} {
+		if got := string(must(event.Only(c.names...).MarshalJSON())); got != c.want {
+			t.Errorf("only %v: %s, want %s", c.names, got, c.want)
+		}
+	}
+}

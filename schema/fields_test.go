@@ -71,7 +71,7 @@ func TestTableIsSound(t *testing.T) {
 		}
 		folded[key], avro[f.AvroName] = true, true
 		groups[f.Group]++
-		if !name.MatchString(f.AvroName) || f.AvroName == unmappedName {
+		if !name.MatchString(f.AvroName) || f.AvroName == UnmappedName {
 			t.Errorf("field %q: %q is no Avro name", f.FeedName, f.AvroName)
 		}
 		if f.Doc == "" {

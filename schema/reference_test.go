@@ -255,7 +255,7 @@ func decodeGoavro(tb testing.TB, value []byte) refRecord {
 	rec := refRecord{map[string]any{}, map[string]string{}}
 	for name, v := range native.(map[string]any) {
 		switch branch, isMap := v.(map[string]any); {
-		case name == unmappedName:
+		case name == UnmappedName:
 			for k, text := range branch {
 				rec.unmapped[k] = text.(string)
 			}
@@ -280,7 +280,7 @@ func decodeHamba(tb testing.TB, value []byte) refRecord {
 	rec := refRecord{map[string]any{}, map[string]string{}}
 	for name, v := range native {
 		switch branch, isMap := v.(map[string]any); {
-		case name == unmappedName:
+		case name == UnmappedName:
 			for k, text := range branch {
 				rec.unmapped[k] = text.(string)
 			}

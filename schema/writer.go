@@ -121,7 +121,7 @@ func (e *Event) resolveUnmapped(writer *WriterSchema, record map[string]any) err
 	unmapped := map[string]string{}
 	for name, f := range writer.fields {
 		native := writer.value(record, name)
-		if native == nil || indexOf(name) >= 0 || name == unmappedName {
+		if native == nil || indexOf(name) >= 0 || name == UnmappedName {
 			continue
 		}
 		text, err := json.Marshal(native)
@@ -134,11 +134,11 @@ func (e *Event) resolveUnmapped(writer *WriterSchema, record map[string]any) err
 		unmapped[name] = string(text)
 	}
 	// What the feed itself sent goes before what was made of it.
-	sent, _ := writer.value(record, unmappedName).(map[string]any)
+	sent, _ := writer.value(record, UnmappedName).(map[string]any)
 	for name, native := range sent {
 		text, ok := native.(string)
 		if !ok {
-			return fmt.Errorf("field %s: the writer's %T cannot be read as string: the schemas are not compatible", unmappedName, native)
+			return fmt.Errorf("field %s: the writer's %T cannot be read as string: the schemas are not compatible", UnmappedName, native)
 		}
 		unmapped[name] = text
 	}
