@@ -333,8 +333,8 @@ func (r *renderer) events() {
 // shownFields are the fields of an event that the text shows, by folded name.
 var shownFields = []string{"reporttime", "calltype", "direction", "duration", "callingnumber", "callednumber", "reportid"}
 
-// foldName makes the names of the feed and of Avro equal: letters, in lower case.
-func foldName(name string) string {
+// FoldName makes the names of the feed and of Avro equal: letters, in lower case.
+func FoldName(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) {
 			return unicode.ToLower(r)
@@ -362,7 +362,7 @@ func eventFields(e Event) []string {
 	}
 	folded := make(map[string]any, len(all))
 	for name, value := range all {
-		folded[foldName(name)] = value
+		folded[FoldName(name)] = value
 	}
 	values := make([]string, len(shownFields))
 	for i, name := range shownFields {
