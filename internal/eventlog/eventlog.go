@@ -2,7 +2,7 @@
 // and what its body is compared by. [Scan] is behind `cdrbus tail`, which shows
 // events, and `cdrbus verify`, which holds the topic against the feed.
 //
-//		committed.Reader -> record -> writers (which schema?) -> Skim -> Event -> each
+//		committed.Reader -> record -> Schemas (which one?) -> Skim -> Event -> each
 //
 //	  - Only what is committed is read, up to the last stable offset and no further.
 //	  - Whatever stands in the topic, a scan goes on: what is no event, and what
@@ -82,8 +82,12 @@ type Options struct {
 	// is taken for written under it.
 	SchemaByID func(ctx context.Context, id int) (string, error)
 
-	// Parallel is how many partitions are read at a time; 0: 4. Each costs two
-	// answers of the broker, a few MiB.
+	// Schemas, if set, is what earlier scans have learned, and SchemaByID is not
+	// used: for scans of one topic one after another.
+	Schemas *Schemas
+
+	// Parallel is how many partitions are read at a time; 0: 2. Each costs two
+	// answers of the broker of 1 MiB, as they are after decompression.
 	Parallel int
 
 	// Ordered hands over the events of all partitions in the order of their
@@ -97,7 +101,7 @@ type Options struct {
 	Warn func(warning string)
 }
 
-const defaultParallel = 4
+const defaultParallel = 2
 
 // Counts is what a scan has met.
 type Counts struct {
@@ -147,7 +151,9 @@ func (e Ends) Next() Place {
 // Ends is of use after any error: a scan may go on from there.
 func Scan(ctx context.Context, reader *committed.Reader, o Options, each func(*Event) error) (Ends, error) {
 	s := &scan{reader: reader, options: o, each: each}
-	s.writers = newWriters(o.SchemaByID, s.warn)
+	if s.options.Schemas == nil {
+		s.options.Schemas = NewSchemas(o.SchemaByID)
+	}
 	if err := s.resolve(ctx); err != nil {
 		return Ends{}, err
 	}
@@ -164,7 +170,6 @@ func Scan(ctx context.Context, reader *committed.Reader, o Options, each func(*E
 type scan struct {
 	reader  *committed.Reader
 	options Options
-	writers *writers
 	stretch []*stretch // those of the partitions that are read, by number
 
 	mu              sync.Mutex // calls of each and of Warn
@@ -254,7 +259,7 @@ func (s *scan) handOver(e *Event) error {
 // read hands the events of a partition to emit, and moves its end on.
 func (s *scan) read(ctx context.Context, part *stretch, emit func(*Event) error) error {
 	in := &part.interpreter
-	in.partition, in.writers = part.end.Partition, s.writers
+	in.partition, in.schemas, in.warn = part.end.Partition, s.options.Schemas, s.warn
 	next, bounds, err := s.reader.Read(ctx, s.options.Topic, part.end.Partition, part.end.Next, part.untilExclusive, func(r committed.Record) error {
 		if found, err := in.interpret(ctx, &r); err != nil || !found {
 			return err
@@ -287,6 +292,6 @@ func (s *scan) ends() Ends {
 		ends.Lost += c.Lost
 		ends.Partitions = append(ends.Partitions, part.end)
 	}
-	ends.LostIDs = s.writers.lost()
+	ends.LostIDs = s.options.Schemas.lost()
 	return ends
 }

@@ -1,7 +1,6 @@
 package eventlog_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,28 +15,29 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
 	"cdrbus/internal/eventlog"
+	"cdrbus/internal/eventlog/eventtest"
 	"cdrbus/schema"
 )
 
 func TestEventIsWhatTheEncoderMade(t *testing.T) {
-	k := newKit(t, 1)
-	id := k.register(topic+"-value", schema.AvroJSON())
-	k.produce(
-		event(t, id, 0, 1, "ce_source=urn:cdrbus:acme", "late=true"),
-		event(t, id, 0, 2, "ce_source=urn:other:acme", "revision=true", "late=false"),
-		event(t, id, 0, 3),
+	k := eventtest.NewKit(t, 1)
+	id := k.Register(eventtest.Topic+"-value", schema.AvroJSON())
+	k.Produce(
+		eventtest.Event(t, id, 0, 1, "ce_source=urn:cdrbus:acme", "late=true"),
+		eventtest.Event(t, id, 0, 2, "ce_source=urn:other:acme", "revision=true", "late=false"),
+		eventtest.Event(t, id, 0, 3),
 	)
-	events, ends, err := k.scanned(eventlog.Options{SchemaByID: k.registry.SchemaByID})
+	events, ends, err := k.Scanned(eventlog.Options{SchemaByID: k.Registry.SchemaByID})
 	if err != nil || len(events) != 3 || ends.Events != 3 || ends.Skipped() != 0 || ends.Assumed != 0 || ends.Partitions[0].Next != 3 {
 		t.Fatalf("%d events, %+v, %v", len(events), ends, err)
 	}
 	for i, e := range events {
 		n := i + 1
-		want := encoded(t, id, item(n))
-		if e.ReportID != want.ID || string(e.ReportIDText) != reportID(n) || e.Hash != want.Hash || !e.Comparable || e.SchemaID != id {
+		want := eventtest.Encoded(t, id, eventtest.Item(n))
+		if e.ReportID != want.ID || string(e.ReportIDText) != eventtest.ReportID(n) || e.Hash != want.Hash || !e.Comparable || e.SchemaID != id {
 			t.Errorf("event %d: %+v, want the identity and hash of %+v", n, e, want)
 		}
-		if e.Offset != int64(i) || !e.At.Equal(start.Add(time.Duration(n)*time.Second)) || string(e.Key) != string(want.Key) || e.ReportTimeMillis != want.ReportTimeMillis {
+		if e.Offset != int64(i) || !e.At.Equal(eventtest.Start.Add(time.Duration(n)*time.Second)) || string(e.Key) != string(want.Key) || e.ReportTimeMillis != want.ReportTimeMillis {
 			t.Errorf("event %d: %+v", n, e)
 		}
 		if decoded, err := e.Decode(); err != nil || decoded.Value("duration") != int64(n) {
@@ -57,27 +57,27 @@ func TestEventIsWhatTheEncoderMade(t *testing.T) {
 
 // TestNothingInTheTopicEndsAScan puts everything there that does not belong.
 func TestNothingInTheTopicEndsAScan(t *testing.T) {
-	k := newKit(t, 1)
-	id := k.register(topic+"-value", schema.AvroJSON())
-	newer := k.register("newer", newerSchema(t))
-	stranger := k.register("stranger", `{"type":"record","name":"Stranger","fields":[{"name":"a","type":"string"}]}`)
+	k := eventtest.NewKit(t, 1)
+	id := k.Register(eventtest.Topic+"-value", schema.AvroJSON())
+	newer := k.Register("newer", eventtest.NewerSchema(t))
+	stranger := k.Register("stranger", `{"type":"record","name":"Stranger","fields":[{"name":"a","type":"string"}]}`)
 	const lost = 4711
-	good := event(t, id, 0, 0)
-	k.produce(good,
+	good := eventtest.Event(t, id, 0, 0)
+	k.Produce(good,
 		&kgo.Record{Value: nil},
 		&kgo.Record{Value: []byte(`{"json":true}`)},
 		&kgo.Record{Value: []byte{0, 0}},
 		&kgo.Record{Value: withID(stranger, []byte{2, 'x'})},
 		&kgo.Record{Value: good.Value[:len(good.Value)-3]},
 		&kgo.Record{Value: withID(newer, good.Value[5:])},
-		&kgo.Record{Value: newerValue(t, newer, 1)},
-		event(t, lost, 0, 2),
-		&kgo.Record{Value: newerValue(t, lost, 3)},
-		&kgo.Record{Value: newerValue(t, lost, 4)},
-		event(t, id, 0, 5),
+		&kgo.Record{Value: eventtest.NewerValue(t, newer, 1)},
+		eventtest.Event(t, lost, 0, 2),
+		&kgo.Record{Value: eventtest.NewerValue(t, lost, 3)},
+		&kgo.Record{Value: eventtest.NewerValue(t, lost, 4)},
+		eventtest.Event(t, id, 0, 5),
 	)
 	var warnings []string
-	events, ends, err := k.scanned(eventlog.Options{SchemaByID: k.registry.SchemaByID, Warn: func(w string) { warnings = append(warnings, w) }})
+	events, ends, err := k.Scanned(eventlog.Options{SchemaByID: k.Registry.SchemaByID, Warn: func(w string) { warnings = append(warnings, w) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,11 +92,11 @@ func TestNothingInTheTopicEndsAScan(t *testing.T) {
 	for _, e := range events {
 		got = append(got, fmt.Sprintf("%s %t", e.ReportIDText, e.Comparable))
 	}
-	if want := []string{reportID(0) + " true", reportID(1) + " false", reportID(2) + " false", reportID(5) + " true"}; !slices.Equal(got, want) {
+	if want := []string{eventtest.ReportID(0) + " true", eventtest.ReportID(1) + " false", eventtest.ReportID(2) + " false", eventtest.ReportID(5) + " true"}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
 	decoded, err := events[1].Decode()
-	if err != nil || decoded.Unmapped["Mood"] != `"good"` || decoded.Value("duration") != int64(1) || events[1].ReportTimeMillis == 0 || events[1].ReportID != cdr.ReportIDOf([]byte(reportID(1))) {
+	if err != nil || decoded.Unmapped["Mood"] != `"good"` || decoded.Value("duration") != int64(1) || events[1].ReportTimeMillis == 0 || events[1].ReportID != cdr.ReportIDOf([]byte(eventtest.ReportID(1))) {
 		t.Errorf("the newer event is %v, %+v, %v", decoded, events[1], err)
 	}
 }
@@ -108,27 +108,27 @@ func withID(schemaID int, body []byte) []byte {
 // TestSilentRegistryLosesNothing: what fits is read without it, what needs it ends
 // the scan, which goes on from there when it answers again.
 func TestSilentRegistryLosesNothing(t *testing.T) {
-	k := newKit(t, 1)
-	id := k.register(topic+"-value", schema.AvroJSON())
-	newer := k.register("newer", newerSchema(t))
-	k.produce(event(t, id, 0, 0), event(t, id, 0, 1), &kgo.Record{Value: newerValue(t, newer, 2)}, event(t, id, 0, 3))
+	k := eventtest.NewKit(t, 1)
+	id := k.Register(eventtest.Topic+"-value", schema.AvroJSON())
+	newer := k.Register("newer", eventtest.NewerSchema(t))
+	k.Produce(eventtest.Event(t, id, 0, 0), eventtest.Event(t, id, 0, 1), &kgo.Record{Value: eventtest.NewerValue(t, newer, 2)}, eventtest.Event(t, id, 0, 3))
 	silent := errors.New("no answer")
 	asked := 0
 	for _, ordered := range []bool{false, true} {
 		asked = 0
-		events, ends, err := k.scanned(eventlog.Options{Ordered: ordered, SchemaByID: func(context.Context, int) (string, error) {
+		events, ends, err := k.Scanned(eventlog.Options{Ordered: ordered, SchemaByID: func(context.Context, int) (string, error) {
 			asked++
 			return "", silent
 		}})
 		if !errors.Is(err, silent) || !strings.Contains(err.Error(), "offset 2 of partition 0") || asked != 2 {
 			t.Errorf("asked %d times: %v", asked, err)
 		}
-		rest, restEnds, err := k.scanned(eventlog.Options{From: ends.Next(), Ordered: ordered, SchemaByID: k.registry.SchemaByID})
-		if err != nil || len(events)+len(rest) != 4 || len(events) > 2 || string(rest[len(rest)-1].ReportIDText) != reportID(3) || restEnds.Partitions[0].Next != 4 {
+		rest, restEnds, err := k.Scanned(eventlog.Options{From: ends.Next(), Ordered: ordered, SchemaByID: k.Registry.SchemaByID})
+		if err != nil || len(events)+len(rest) != 4 || len(events) > 2 || string(rest[len(rest)-1].ReportIDText) != eventtest.ReportID(3) || restEnds.Partitions[0].Next != 4 {
 			t.Errorf("%d events, then %d, %+v, %v", len(events), len(rest), restEnds, err)
 		}
 	}
-	events, ends, err := k.scanned(eventlog.Options{})
+	events, ends, err := k.Scanned(eventlog.Options{})
 	if err != nil || len(events) != 3 || ends.Assumed != 3 || ends.Lost != 1 {
 		t.Errorf("without any registry %d events, %+v, %v", len(events), ends, err)
 	}
@@ -136,14 +136,14 @@ func TestSilentRegistryLosesNothing(t *testing.T) {
 
 // TestSchemasAreAskedForOnceAndNotWithoutEnd: random bytes name many.
 func TestSchemasAreAskedForOnceAndNotWithoutEnd(t *testing.T) {
-	k := newKit(t, 2)
+	k := eventtest.NewKit(t, 2)
 	var records []*kgo.Record
 	for n := range 5000 {
 		records = append(records, &kgo.Record{Partition: int32(n % 2), Value: withID(n/2, []byte("random"))})
 	}
-	k.produce(records...)
+	k.Produce(records...)
 	asked := 0
-	_, ends, err := k.scanned(eventlog.Options{SchemaByID: func(context.Context, int) (string, error) {
+	_, ends, err := k.Scanned(eventlog.Options{SchemaByID: func(context.Context, int) (string, error) {
 		asked++
 		return "", absent(t, k)
 	}})
@@ -155,42 +155,19 @@ func TestSchemasAreAskedForOnceAndNotWithoutEnd(t *testing.T) {
 var absentError error
 
 // absent is the error of a registry that does not know the ID.
-func absent(t *testing.T, k *kit) error {
+func absent(t *testing.T, k *eventtest.Kit) error {
 	t.Helper()
 	if absentError == nil {
-		if _, absentError = k.registry.SchemaByID(t.Context(), 99); !schema.Absent(absentError) {
+		if _, absentError = k.Registry.SchemaByID(t.Context(), 99); !schema.Absent(absentError) {
 			t.Fatalf("not the error of a lost schema: %v", absentError)
 		}
 	}
 	return absentError
 }
 
-// fill produces events over partitions, so that neighbours by time lie apart.
-func fill(tb testing.TB, k *kit, count, partitions int) {
-	tb.Helper()
-	id := k.register(topic+"-value", schema.AvroJSON())
-	var items []string
-	for n := range count {
-		items = append(items, item(n))
-	}
-	var records []*kgo.Record
-	page := `{"items":[` + strings.Join(items, ",") + `]}`
-	err := schema.NewEncoder(schema.EncoderOptions{SchemaID: id}).Each([]byte(page), func(i *schema.Item) error {
-		records = append(records, &kgo.Record{
-			Partition: int32(i.Index % partitions), Key: bytes.Clone(i.Key), Value: bytes.Clone(i.Value),
-			Timestamp: start.Add(time.Duration(i.Index) * time.Second),
-		})
-		return nil
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	k.produce(records...)
-}
-
 func numbers(events []*eventlog.Event) (numbers []int) {
 	for _, e := range events {
-		numbers = append(numbers, int(e.At.Sub(start)/time.Second))
+		numbers = append(numbers, int(e.At.Sub(eventtest.Start)/time.Second))
 	}
 	return numbers
 }
@@ -204,13 +181,13 @@ func upTo(fromInclusive, toExclusive int) (numbers []int) {
 
 func TestOrderedIsByCommitTime(t *testing.T) {
 	const count = 2000 // several batches a partition
-	k := newKit(t, 3)
-	fill(t, k, count, 3)
-	events, _, err := k.scanned(eventlog.Options{Ordered: true})
+	k := eventtest.NewKit(t, 3)
+	k.Fill(count, 3)
+	events, _, err := k.Scanned(eventlog.Options{Ordered: true})
 	if got := numbers(events); err != nil || !slices.Equal(got, upTo(0, count)) {
 		t.Errorf("%d events out of order, %v", len(got), err)
 	}
-	events, _, err = k.scanned(eventlog.Options{})
+	events, _, err = k.Scanned(eventlog.Options{})
 	got := numbers(events)
 	slices.Sort(got)
 	if err != nil || !slices.Equal(got, upTo(0, count)) {
@@ -222,20 +199,20 @@ func TestOrderedIsByCommitTime(t *testing.T) {
 // where it ended.
 func TestRefusalLosesNothing(t *testing.T) {
 	const count, slice = 1500, 333
-	k := newKit(t, 3)
-	fill(t, k, count, 3)
+	k := eventtest.NewKit(t, 3)
+	k.Fill(count, 3)
 	refusal := errors.New("enough")
 	for _, ordered := range []bool{false, true} {
 		var got []int
-		o := eventlog.Options{Topic: topic, Ordered: ordered}
+		o := eventlog.Options{Topic: eventtest.Topic, Ordered: ordered}
 		for {
 			taken := 0
-			ends, err := eventlog.Scan(t.Context(), k.reader, o, func(e *eventlog.Event) error {
+			ends, err := eventlog.Scan(t.Context(), k.Reader, o, func(e *eventlog.Event) error {
 				if taken == slice {
 					return refusal
 				}
 				taken++
-				got = append(got, int(e.At.Sub(start)/time.Second))
+				got = append(got, int(e.At.Sub(eventtest.Start)/time.Second))
 				return nil
 			})
 			if int(ends.Events) != taken || ends.Assumed != ends.Events {
@@ -262,16 +239,16 @@ func TestRefusalLosesNothing(t *testing.T) {
 // TestRefusalIsFinal: partitions that are read beside the one that was refused hand
 // over nothing more. All of them wait for the registry, and go on at once.
 func TestRefusalIsFinal(t *testing.T) {
-	k := newKit(t, 4)
-	fill(t, k, 40, 4)
+	k := eventtest.NewKit(t, 4)
+	k.Fill(40, 4)
 	refusal := errors.New("enough")
 	for range 50 {
 		calls := 0
-		o := eventlog.Options{Topic: topic, SchemaByID: func(ctx context.Context, id int) (string, error) {
-			_, _ = k.reader.Bounds(ctx, topic, 0) // takes a while
-			return k.registry.SchemaByID(ctx, id)
+		o := eventlog.Options{Topic: eventtest.Topic, SchemaByID: func(ctx context.Context, id int) (string, error) {
+			_, _ = k.Reader.Bounds(ctx, eventtest.Topic, 0) // takes a while
+			return k.Registry.SchemaByID(ctx, id)
 		}}
-		_, err := eventlog.Scan(t.Context(), k.reader, o, func(*eventlog.Event) error {
+		_, err := eventlog.Scan(t.Context(), k.Reader, o, func(*eventlog.Event) error {
 			calls++
 			return refusal
 		})
@@ -282,10 +259,10 @@ func TestRefusalIsFinal(t *testing.T) {
 }
 
 func TestPlaces(t *testing.T) {
-	k := newKit(t, 3)
-	fill(t, k, 30, 3)
+	k := eventtest.NewKit(t, 3)
+	k.Fill(30, 3)
 	at := func(n int) eventlog.Place {
-		return eventlog.AtTime(start.Add(time.Duration(n)*time.Second - time.Millisecond))
+		return eventlog.AtTime(eventtest.Start.Add(time.Duration(n)*time.Second - time.Millisecond))
 	}
 	for _, c := range []struct {
 		name        string
@@ -301,22 +278,22 @@ func TestPlaces(t *testing.T) {
 		{"from offsets", eventlog.AtOffsets(map[int]int64{1: 8}), eventlog.Place{}, []int{25, 28}},
 		{"until offsets", at(20), eventlog.AtOffsets(map[int]int64{1: 8, 2: 0}), []int{21, 22, 24, 27}},
 	} {
-		events, ends, err := k.scanned(eventlog.Options{From: c.from, Until: c.until, Ordered: true})
+		events, ends, err := k.Scanned(eventlog.Options{From: c.from, Until: c.until, Ordered: true})
 		if got := numbers(events); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v; want %v", c.name, got, err, c.want)
 		}
-		again, _, err := k.scanned(eventlog.Options{From: ends.Next(), Until: c.until})
+		again, _, err := k.Scanned(eventlog.Options{From: ends.Next(), Until: c.until})
 		if err != nil || len(again) > 0 {
 			t.Errorf("%s: going on finds %d events, %v", c.name, len(again), err)
 		}
 	}
 	for _, place := range []eventlog.Options{{From: eventlog.AtOffsets(map[int]int64{3: 0})}, {Until: eventlog.AtOffsets(map[int]int64{-1: 0})}} {
-		if _, _, err := k.scanned(place); err == nil || !strings.Contains(err.Error(), "only 0 to 2") {
+		if _, _, err := k.Scanned(place); err == nil || !strings.Contains(err.Error(), "only 0 to 2") {
 			t.Errorf("a partition that is not there: %v", err)
 		}
 	}
 	var outOfRange *committed.OutOfRangeError
-	if _, _, err := k.scanned(eventlog.Options{From: eventlog.AtOffsets(map[int]int64{0: 99})}); !errors.As(err, &outOfRange) {
+	if _, _, err := k.Scanned(eventlog.Options{From: eventlog.AtOffsets(map[int]int64{0: 99})}); !errors.As(err, &outOfRange) {
 		t.Errorf("an offset that is not there: %v", err)
 	}
 }
@@ -324,9 +301,9 @@ func TestPlaces(t *testing.T) {
 // TestScanKeepsNothing compares the memory in use early in a scan with that at its
 // end. A map of the Report IDs alone would be several MiB.
 func TestScanKeepsNothing(t *testing.T) {
-	const count, partitions, limitBytes = 100_000, 2, 1 << 20
-	k := newKit(t, partitions)
-	fill(t, k, count, partitions)
+	const count, partitions, limitBytes = 50_000, 2, 1 << 20
+	k := eventtest.NewKit(t, partitions)
+	k.Fill(count, partitions)
 	for _, ordered := range []bool{false, true} {
 		inUse := func() int64 {
 			var stats runtime.MemStats
@@ -335,7 +312,7 @@ func TestScanKeepsNothing(t *testing.T) {
 			return int64(stats.HeapAlloc)
 		}
 		var early, seen int64
-		_, err := eventlog.Scan(t.Context(), k.reader, eventlog.Options{Topic: topic, Ordered: ordered, SchemaByID: k.registry.SchemaByID}, func(*eventlog.Event) error {
+		_, err := eventlog.Scan(t.Context(), k.Reader, eventlog.Options{Topic: eventtest.Topic, Ordered: ordered, SchemaByID: k.Registry.SchemaByID}, func(*eventlog.Event) error {
 			if seen++; seen == count/4 {
 				early = inUse()
 			}
@@ -349,24 +326,24 @@ func TestScanKeepsNothing(t *testing.T) {
 
 // TestGoingOnReadsAddedPartitions, unless the partitions were chosen.
 func TestGoingOnReadsAddedPartitions(t *testing.T) {
-	k := newKit(t, 2)
-	fill(t, k, 10, 2)
-	_, all, err := k.scanned(eventlog.Options{})
+	k := eventtest.NewKit(t, 2)
+	k.Fill(10, 2)
+	_, all, err := k.Scanned(eventlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, chosen, err := k.scanned(eventlog.Options{From: eventlog.AtOffsets(map[int]int64{0: 0})})
+	_, chosen, err := k.Scanned(eventlog.Options{From: eventlog.AtOffsets(map[int]int64{0: 0})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.addPartition(3)
-	k.produce(event(t, 1, 2, 10))
+	k.AddPartition(3)
+	k.Produce(eventtest.Event(t, 1, 2, 10))
 	for _, c := range []struct {
 		ends eventlog.Ends
 		want []int
 	}{{all, []int{10}}, {chosen, nil}} {
 		for range 2 { // also of a scan that went on itself
-			events, ends, err := k.scanned(eventlog.Options{From: c.ends.Next()})
+			events, ends, err := k.Scanned(eventlog.Options{From: c.ends.Next()})
 			if got := numbers(events); err != nil || !slices.Equal(got, c.want) {
 				t.Errorf("%v, %v; want %v", got, err, c.want)
 			}
@@ -379,13 +356,13 @@ func TestGoingOnReadsAddedPartitions(t *testing.T) {
 // process, whose work is in the figures.
 func BenchmarkScan(b *testing.B) {
 	const count, partitions = 100_000, 4
-	k := newKit(b, partitions)
-	fill(b, k, count, partitions)
+	k := eventtest.NewKit(b, partitions)
+	k.Fill(count, partitions)
 	for _, ordered := range []bool{false, true} {
 		b.Run(map[bool]string{false: "parallel", true: "ordered"}[ordered], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				ends, err := eventlog.Scan(b.Context(), k.reader, eventlog.Options{Topic: topic, Ordered: ordered, SchemaByID: k.registry.SchemaByID}, func(*eventlog.Event) error { return nil })
+				ends, err := eventlog.Scan(b.Context(), k.Reader, eventlog.Options{Topic: eventtest.Topic, Ordered: ordered, SchemaByID: k.Registry.SchemaByID}, func(*eventlog.Event) error { return nil })
 				if err != nil || ends.Events != count || ends.Skipped() > 0 {
 					b.Fatal(ends, err)
 				}

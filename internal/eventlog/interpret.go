@@ -17,7 +17,8 @@ import (
 // one partition and reuses its memory.
 type interpreter struct {
 	partition int
-	writers   *writers
+	schemas   *Schemas
+	warn      func(string)
 	counts    Counts
 	event     Event // the last one found
 
@@ -32,7 +33,7 @@ func (in *interpreter) interpret(ctx context.Context, r *committed.Record) (foun
 		in.skip(&in.counts.Foreign, r, err)
 		return false, nil
 	}
-	w, err := in.writers.of(ctx, schemaID)
+	w, err := in.schemas.of(ctx, schemaID, in.warn)
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +98,7 @@ func (in *interpreter) skip(count *int64, r *committed.Record, why error) {
 	if count == &in.counts.Undecodable {
 		kind = "cannot be decoded"
 	}
-	in.writers.warnOnce(kind, fmt.Sprintf("the record at offset %d of partition %d %s (%v); it and others like it are skipped", r.Offset, in.partition, kind, why))
+	in.schemas.warnOnce(kind, fmt.Sprintf("the record at offset %d of partition %d %s (%v); it and others like it are skipped", r.Offset, in.partition, kind, why), in.warn)
 }
 
 const (

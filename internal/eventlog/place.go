@@ -28,6 +28,10 @@ func AtTime(t time.Time) Place { return Place{at: t} }
 // are not read; as an end, they are read to the last stable offset.
 func AtOffsets(offsets map[int]int64) Place { return Place{offsets: offsets} }
 
+// Following is AtOffsets for all partitions, and for those that are added to the
+// topic later.
+func Following(offsets map[int]int64) Place { return Place{offsets: offsets, others: true} }
+
 // names reports whether the place says something about a partition.
 func (p Place) names(partition int) bool {
 	_, found := p.offsets[partition]

@@ -12,13 +12,13 @@ import (
 	"cdrbus/schema"
 )
 
-// writers knows the schemas that the events of a topic were written under. It is
-// shared by the partitions of a scan.
-type writers struct {
+// Schemas knows the schemas that the events of a topic were written under, and
+// what has been warned of. Scans may share one, beside each other too: each ID is
+// then asked for once in all.
+type Schemas struct {
 	schemaByID func(ctx context.Context, id int) (string, error)
-	warn       func(string)
 
-	mu     sync.Mutex // also while the registry is asked, so that each ID is asked for once
+	mu     sync.Mutex // also while the registry is asked
 	byID   map[int]*writer
 	warned map[string]bool
 }
@@ -29,6 +29,7 @@ type writer struct {
 	schema *schema.WriterSchema // of another version
 	err    error                // why it is foreign or unknown
 	lost   bool                 // unknown for good: asking again would not help
+	asked  time.Time
 }
 
 // kind says how events under a schema are read.
@@ -43,7 +44,10 @@ const (
 
 const (
 	// registryPatience bounds how long a registry is asked for one schema.
-	registryPatience = 10 * time.Second
+	registryPatience = 5 * time.Second
+	// askAgainAfter is when a registry that did not answer is asked again, should
+	// the schema still be needed.
+	askAgainAfter = time.Minute
 	// maxIDs bounds how many schemas are asked for and remembered. Bytes that only
 	// look like events would name millions.
 	maxIDs = 1000
@@ -54,38 +58,42 @@ var (
 	errTooManyIDs = fmt.Errorf("the topic names more than %d schemas, so not all of them are asked for", maxIDs)
 )
 
-func newWriters(schemaByID func(ctx context.Context, id int) (string, error), warn func(string)) *writers {
-	return &writers{schemaByID: schemaByID, warn: warn, byID: map[int]*writer{}, warned: map[string]bool{}}
+// NewSchemas returns what knows nothing yet, and asks schemaByID, see
+// [Options.SchemaByID].
+func NewSchemas(schemaByID func(ctx context.Context, id int) (string, error)) *Schemas {
+	return &Schemas{schemaByID: schemaByID, byID: map[int]*writer{}, warned: map[string]bool{}}
 }
 
 // of returns what is known of a schema. An error is the end of ctx.
-func (w *writers) of(ctx context.Context, id int) (*writer, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if found := w.byID[id]; found != nil {
-		return found, nil
+func (s *Schemas) of(ctx context.Context, id int, warn func(string)) (*writer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.byID[id]
+	if before != nil && (before.kind != unknown || before.lost || time.Since(before.asked) < askAgainAfter) {
+		return before, nil
 	}
-	if len(w.byID) >= maxIDs {
+	if before == nil && len(s.byID) >= maxIDs {
 		return &writer{kind: unknown, err: errTooManyIDs, lost: true}, nil
 	}
-	found := w.lookUp(ctx, id)
+	found := s.lookUp(ctx, id)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	w.byID[id] = found
-	if found.kind == unknown {
-		w.warn(fmt.Sprintf("schema %d cannot be looked up (%v); events under it are read as this version's own where they fit that exactly", id, found.err))
+	found.asked = time.Now()
+	s.byID[id] = found
+	if before == nil && found.kind == unknown {
+		warn(fmt.Sprintf("schema %d cannot be looked up (%v); events under it are read as this version's own where they fit that exactly", id, found.err))
 	}
 	return found, nil
 }
 
-func (w *writers) lookUp(ctx context.Context, id int) *writer {
-	if w.schemaByID == nil {
+func (s *Schemas) lookUp(ctx context.Context, id int) *writer {
+	if s.schemaByID == nil {
 		return &writer{kind: unknown, err: errNoRegistry, lost: true}
 	}
 	ctx, cancel := context.WithTimeout(ctx, registryPatience)
 	defer cancel()
-	text, err := w.schemaByID(ctx, id)
+	text, err := s.schemaByID(ctx, id)
 	if err != nil {
 		return &writer{kind: unknown, err: err, lost: schema.Absent(err)}
 	}
@@ -102,22 +110,22 @@ func (w *writers) lookUp(ctx context.Context, id int) *writer {
 }
 
 // warnOnce warns about the first record of a kind.
-func (w *writers) warnOnce(kind, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.warned[kind] {
-		w.warned[kind] = true
-		w.warn(text)
+func (s *Schemas) warnOnce(kind, text string, warn func(string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.warned[kind] {
+		s.warned[kind] = true
+		warn(text)
 	}
 }
 
 // lost lists the schemas that could not be looked up.
-func (w *writers) lost() []int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (s *Schemas) lost() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var ids []int
-	for _, id := range slices.Sorted(maps.Keys(w.byID)) {
-		if w.byID[id].kind == unknown {
+	for _, id := range slices.Sorted(maps.Keys(s.byID)) {
+		if s.byID[id].kind == unknown {
 			ids = append(ids, id)
 		}
 	}
