@@ -28,3 +28,13 @@ func TestEveryFieldIsFound(t *testing.T) {
 		}
 	}
 }
+
+func TestFit(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "     ", "abc": "abc  ", "abcde": "abcde", "abcdef": "abcd…", "東京": "東京 ", "東京東京": "東京…", strings.Repeat("x", 1<<20): "xxxx…",
+	} {
+		if got := fit(text, 5); got != want {
+			t.Errorf("%.20q is made %q, want %q", text, got, want)
+		}
+	}
+}

@@ -178,8 +178,11 @@ func (t *Table) row(text func(column) string) string {
 // fit makes text width columns wide.
 func fit(text string, width int) string {
 	cut := text
-	for runes := []rune(text); lipgloss.Width(cut) > width; cut = string(runes) + "…" {
+	runes := []rune(text)
+	runes = runes[:min(len(runes), 4*width+1)] // more never fit, and the feed's texts have no limit
+	for lipgloss.Width(cut) > width {
 		runes = runes[:len(runes)-1]
+		cut = string(runes) + "…"
 	}
 	return cut + strings.Repeat(" ", width-lipgloss.Width(cut))
 }
