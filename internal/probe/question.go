@@ -10,6 +10,14 @@ type Question struct {
 	judge func(*Observations) Finding
 }
 
+// harms are the verdicts with which cdrbus, configured as it is, cannot prove that
+// nothing is missing, by question.
+var harms = map[string][]string{
+	"lookback":    {"refused"},
+	"total_count": {totalRemaining, totalWrong},
+	"start_bound": {"exclusive"},
+}
+
 // Sureness is how far a finding can be relied on.
 type Sureness string
 
@@ -74,7 +82,7 @@ var Questions = []Question{
 	{"lookback", "Does cdr_feed answer as far back as lookback says?",
 		"lookback (720h) decides what counts as a gap, and where start: earliest begins. A shorter one in truth shows as empty windows, which are unproven.", judgeLookback},
 	{"too_wide", "What becomes of a window that is too wide: refused, or trimmed without a word?",
-		"cdrbus never asks for more than max_window (12h). Trimmed windows would be holes, so a wider max_window is refused.", judgeTooWide},
+		"cdrbus never asks for more than 12h, whatever max_window says.", judgeTooWide},
 	{"too_old", "What becomes of a window that is too old: refused, or trimmed without a word?",
 		"What is older than lookback is a gap and is not asked for.", judgeTooOld},
 	{"retry_after", "Does a 429 say how long to wait?",

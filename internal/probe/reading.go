@@ -176,7 +176,7 @@ type wire struct {
 	Single, Double int             // next links by brackets
 	BadLinks       int
 	Shapes         map[string]bool // in which ways next links are written; never shown
-	Cursors, Whole int // next links with a cursor, and those at a whole second
+	Cursors, Whole int             // next links with a cursor, and those at a whole second
 	Waits          map[poller.RetryAfterForm]int
 	Unreadable     int // pages that are no JSON, or have no items
 }

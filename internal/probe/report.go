@@ -84,6 +84,18 @@ func (r *Report) Answer(name string) *Answer {
 	return &r.Answers[i]
 }
 
+// Harmful names the questions whose answer needs another configuration, or a
+// reader's attention to what the receipts call proven.
+func (r *Report) Harmful() []string {
+	var names []string
+	for _, a := range r.Answers {
+		if slices.Contains(harms[a.Name], a.Verdict) {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
 // Render writes the report for a person.
 func (r *Report) Render(w io.Writer) error {
 	var b strings.Builder
