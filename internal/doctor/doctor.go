@@ -98,6 +98,14 @@ func (e *examination) sources(ctx context.Context, wanted []string) {
 			hosts[address.Host] = true
 			e.host(ctx, address, "set url to the host of the organisation's region, and let it through the firewall or name the proxy in http.proxy")
 		}
+		credential := e.config.CredentialOf(source)
+		if credential == nil {
+			continue
+		}
+		if address, err := url.Parse(credential.TokenURL); err == nil && !hosts[address.Host] {
+			hosts[address.Host] = true
+			e.host(ctx, address, "tokens are renewed there: let it through the firewall, or name the proxy in http.proxy")
+		}
 	}
 	e.add("access", Note, "a missing scope and a missing role look alike: the token needs the scope spark-admin:calling_cdr_read, and the account behind it the permission \"Webex Calling Detailed Call History API access\" (Control Hub, Administration roles); run doctor --probe",
 		"whether the tokens may read records is told only by asking for some")
@@ -111,8 +119,8 @@ func (e *examination) token(ctx context.Context, source *config.Source) {
 		e.add(subject, Note, "look at the daemon's status", "it lies in Kafka, where only the daemon that owns the shard may renew it")
 		return
 	}
-	if credential != nil {
-		e.tokenStore(credential)
+	if credential != nil && !e.tokenStore(credential) {
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
@@ -147,26 +155,28 @@ func lifetime(token poller.Token) string {
 	return "there is one, good until " + token.Expiry.UTC().Format(time.RFC3339)
 }
 
-// tokenStore checks that new tokens could be written in the place of the old.
-func (e *examination) tokenStore(credential *config.Credential) {
+// tokenStore checks that new tokens could be written in the place of the old, and
+// reports whether there are any.
+func (e *examination) tokenStore(credential *config.Credential) (there bool) {
 	subject := "token store of credential " + credential.Name
 	if err := secretfile.Check(credential.TokenStore); err != nil {
-		e.add(subject, Fail, "write the refresh token to it, mode 0600", "%v", err)
-		return
+		e.add(subject, Fail, `write {"version": 1, "refresh_token": "..."} to it, mode 0600`, "%v", err)
+		return false
 	}
 	folder := filepath.Dir(credential.TokenStore)
 	trial, err := os.CreateTemp(folder, ".cdrbus-doctor-*")
 	if err != nil {
 		e.add(subject, Fail, "let this user write to "+folder, "a renewed token could not be stored: %v", errors.Unwrap(err))
-		return
+		return false // renewing would lose the refresh token
 	}
 	_, err = trial.Write(make([]byte, 64<<10)) // more than a store ever holds
 	err = errors.Join(err, trial.Close(), os.Remove(trial.Name()))
 	if err != nil {
 		e.add(subject, Fail, "make room in "+folder, "a renewed token could not be stored: %v", err)
-		return
+		return false
 	}
 	e.add(subject, OK, "", "it is there, not exposed, and a renewed token can be stored beside it")
+	return true
 }
 
 const (

@@ -160,7 +160,7 @@ func (p *prober) youngest() cdr.Instant {
 	return cdr.InstantOf(p.now().Add(-p.MinAge - youngMargin))
 }
 
-// read asks for a window and follows its pages, at most so many.
+// read asks for a window and follows its pages, at most so many that hold records.
 func (p *prober) read(ctx context.Context, r *Reading, maxPages int) error {
 	if err := r.Span.Validate(); err != nil {
 		return fmt.Errorf("probe a window: %w", err)
@@ -184,13 +184,16 @@ func (p *prober) read(ctx context.Context, r *Reading, maxPages int) error {
 		case inquiry.Next != nil && next.Cursor.Equal(inquiry.Next.Cursor) && len(page.Items) > 0:
 			r.Stuck = true
 			return nil
-		case len(r.Pages) >= maxPages:
+		case r.filled() >= maxPages, len(r.Pages) >= maxPages+maxEmptyPages:
 			return nil
 		}
 		inquiry.Next = next
 		p.progress(string(r.Why))
 	}
 }
+
+// maxEmptyPages is how many pages without records are followed besides.
+const maxEmptyPages = 10
 
 // pace keeps initial requests apart beyond what the budget does.
 func (p *prober) pace(ctx context.Context) error {

@@ -114,7 +114,7 @@ var settings = []struct {
 		if err := o.ApplyProfile("faults"); err != nil {
 			panic(err)
 		}
-	}, verdicts{"date": "mixed", "gzip": "mixed", "retry_after": "seconds|date|absent|garbage|several|?"}},
+	}, doubtful(verdicts{"date": "mixed", "gzip": "mixed", "retry_after": "seconds|date|absent|garbage|several"})},
 }
 
 func poison(kind simulator.Poison) func(*simulator.Options) {
@@ -130,6 +130,15 @@ func nothing(besides verdicts) verdicts {
 		v[name] = "?"
 	}
 	return with(v, besides)
+}
+
+// doubtful is what is told of a feed that may fail to answer any question.
+func doubtful(change verdicts) verdicts {
+	v := with(plain, change)
+	for name := range v {
+		v[name] += "|?"
+	}
+	return v
 }
 
 func with(some, others verdicts) verdicts {

@@ -137,6 +137,17 @@ func (r *Reading) count() int {
 	return n
 }
 
+// filled counts the pages with records.
+func (r *Reading) filled() int {
+	n := 0
+	for _, page := range r.Pages {
+		if len(page.Items) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // answered reports whether the first page is a page.
 func (r *Reading) answered() bool { return r.Status == 200 && len(r.Pages) > 0 }
 

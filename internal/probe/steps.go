@@ -107,7 +107,7 @@ func (p *prober) readBase(ctx context.Context) error {
 		if busiest == nil || r.count() > busiest.count() {
 			busiest = r
 		}
-		if len(busiest.Pages) > 1 || busiest.count() > 200 {
+		if busiest.filled() > 1 || busiest.count() > 200 {
 			break
 		}
 	}
@@ -129,7 +129,7 @@ func (p *prober) readBase(ctx context.Context) error {
 // widthOf is how wide a window beginning where this one does has to be to hold
 // about so many pages, and half a page. It is unknown if there is but one page.
 func (r *Reading) widthOf(pages int) (time.Duration, bool) {
-	if len(r.Pages) < 2 {
+	if r.filled() < 2 {
 		return 0, false
 	}
 	last := r.Pages[len(r.Pages)-1]
@@ -140,7 +140,7 @@ func (r *Reading) widthOf(pages int) (time.Duration, bool) {
 	if covered <= 0 || covered > r.Span.Duration() {
 		return 0, false
 	}
-	width := time.Duration(float64(covered) / float64(len(r.Pages)) * (float64(pages) + 0.5))
+	width := time.Duration(float64(covered) / float64(r.filled()) * (float64(pages) + 0.5))
 	return min(max(width.Round(time.Second), 2*time.Second), r.Span.Duration()), true
 }
 
@@ -193,7 +193,7 @@ func (p *prober) readRecent(ctx context.Context) error {
 func (p *prober) perPage() time.Duration {
 	for _, r := range p.seen.of(forDensity) {
 		if width, ok := r.widthOf(1); ok && r.count() > 0 {
-			perRecord := float64(width) / 1.5 * float64(len(r.Pages)) / float64(r.count())
+			perRecord := float64(width) / 1.5 * float64(r.filled()) / float64(r.count())
 			return time.Duration(perRecord * float64(p.pageSize()))
 		}
 	}
