@@ -96,15 +96,39 @@ func (o *Observations) exposed() int {
 	return exposed
 }
 
+// missed counts the records whose report time lies in a whole window that they did
+// not come with, though they came with another.
+func (o *Observations) missed() int {
+	known := map[identity]cdr.Instant{}
+	for _, r := range o.feedReadings() {
+		r.items(func(item *Item) { known[item.ID] = cdr.Instant(seconds(item.Report)) })
+	}
+	missed := map[identity]bool{}
+	for _, r := range o.feedReadings() {
+		if !r.Complete && !r.isEmpty() {
+			continue
+		}
+		came := r.distinct()
+		for id, at := range known {
+			if _, there := came[id]; !there && r.Span.Contains(at) {
+				missed[id] = true
+			}
+		}
+	}
+	return len(missed)
+}
+
 // judgeSelection holds the times of what windows return against their bounds. By
-// creation, which no record tells, report times lie outside at the beginning:
-// such records were created a little later than the call ended.
+// creation, which no record tells, report times lie outside at the beginning, for
+// such records were created a little later than the call ended; and they are
+// missing where they seem to belong, else it is the window that begins earlier.
 func judgeSelection(o *Observations) Finding {
-	report, start, exposed := o.outside(byReport), o.outside(byStart), o.exposed()
+	report, start, exposed, missed := o.outside(byReport), o.outside(byStart), o.exposed(), o.missed()
 	counts := []Count{
 		{"records with report time inside of their window", report.within}, {"before it", report.before}, {"after it", report.after},
 		{"records with start time inside of their window", start.within}, {"before it", start.before}, {"after it", start.after},
 		{"records known up to 30 s before the start of a window", exposed},
+		{"records known with report time inside of a whole window that did not come with it", missed},
 	}
 	n := report.within + report.before + report.after
 	reportKept, startKept := report.before+report.after == 0, start.before+start.after == 0
@@ -119,7 +143,7 @@ func judgeSelection(o *Observations) Finding {
 		return cannotTell("By the end of the call, or by creation shortly after it, not by its start: too few calls ended right before a window to tell.", counts...)
 	case startKept && reportBroken && report.before == 0:
 		return Finding{selectsByStart, Certain, "By the start of the call: every start time lies in its window, report times lie behind it too.", counts}
-	case startBroken && report.before >= somewhat && report.after == 0:
+	case startBroken && report.before >= somewhat && report.after == 0 && missed >= somewhat:
 		return Finding{selectsByCreation, Certain, "By a time that is in no record, later than report time: creation. Report times lie before their windows, and none behind.", counts}
 	}
 	return cannotTell("The times that came fit several answers.", counts...)

@@ -121,19 +121,23 @@ func judgeRetryAfter(o *Observations) Finding {
 	return Finding{form, Seen, map[string]string{"seconds": "Yes, in seconds.", "date": "Yes, as a date.", "absent": "No.", "garbage": "There is a Retry-After, but it says nothing."}[form], counts}
 }
 
+// judgeBucket relies on a limit that was met: with the bucket of cdr_feed used up,
+// cdr_stream is refused or not.
 func judgeBucket(o *Observations) Finding {
 	try := o.Provoked
-	switch {
-	case try == nil:
+	if try == nil {
 		return cannotTell("Not asked: it takes a 429 on purpose (--provoke-429).")
-	case try.StreamAfterFeed == 429:
-		return Finding{"shared", Certain, "Yes: cdr_stream was refused right after a request of cdr_feed.", []Count{{"requests until the first 429", try.Asked}}}
-	case try.StreamAfterFeed == 0:
-		return cannotTell("cdr_stream was not asked.")
-	case try.Refused && try.Asked == 3:
-		return Finding{"separate", Certain, "No: cdr_stream was answered right after cdr_feed, and the next request of cdr_feed was refused.", []Count{{"requests until the first 429", try.Asked}}}
 	}
-	return cannotTell(fmt.Sprintf("The feed allows more than the documented request a minute: %d at once.", try.Asked), Count{"requests at once", try.Asked})
+	counts := []Count{{"requests of cdr_feed that were answered at once", try.Answered}}
+	switch {
+	case !try.Refused:
+		return cannotTell("The feed allows more than the documented request a minute, and no 429 came.", counts...)
+	case try.Stream == 429:
+		return Finding{"shared", Certain, "Yes: with the bucket of cdr_feed used up, cdr_stream was refused.", counts}
+	case slices.Contains([]int{200, 204, 404}, try.Stream):
+		return Finding{"separate", Certain, "No: with the bucket of cdr_feed used up, cdr_stream was answered.", counts}
+	}
+	return cannotTell("cdr_stream was not asked, or is refused here for another reason.", counts...)
 }
 
 func judgeDate(o *Observations) Finding {

@@ -61,6 +61,9 @@ func judgeTotal(o *Observations) Finding {
 			continue
 		}
 		meaning, by := r.meaningOfTotal()
+		if meaning == "" {
+			continue
+		}
 		meanings[meaning]++
 		off = max(off, by)
 		stable = stable && r.totalIsStable()
@@ -97,7 +100,8 @@ func judgeTotal(o *Observations) Finding {
 }
 
 // meaningOfTotal compares the total of each link of a whole window with the
-// distinct records of the window, and with those of the pages behind the link.
+// distinct records of the window, and with those of the pages behind the link. It
+// is "" where both are the same, for all records lie behind the only link.
 func (r *Reading) meaningOfTotal() (meaning string, off int) {
 	window := len(r.distinct())
 	behind := map[identity]bool{}
@@ -121,6 +125,9 @@ func (r *Reading) meaningOfTotal() (meaning string, off int) {
 		for j := range r.Pages[i].Items {
 			behind[r.Pages[i].Items[j].ID] = true
 		}
+	}
+	if asWindow == links && asRemaining == links {
+		return "", 0
 	}
 	switch links {
 	case absent:

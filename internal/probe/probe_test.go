@@ -246,6 +246,7 @@ func TestProvoke(t *testing.T) {
 		{"date", func(o *simulator.Options) { o.Answers.RetryAfter = simulator.RetryDate }, "date", "shared"},
 		{"absent", func(o *simulator.Options) { o.Answers.RetryAfter = simulator.RetryAbsent }, "absent", "shared"},
 		{"garbage", func(o *simulator.Options) { o.Answers.RetryAfter = simulator.RetryGarbage }, "garbage", "shared"},
+		{"limit of 2", func(o *simulator.Options) { o.Answers.InitialPerMinute = 2 }, "seconds", "shared"},
 		{"no limit", func(o *simulator.Options) { o.Answers.InitialPerMinute = 0 }, "?", "?"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -50,9 +50,9 @@ type linkTry struct {
 
 // provocation is what came of asking too often on purpose.
 type provocation struct {
-	StreamAfterFeed int // status of cdr_stream right after a request of cdr_feed; 0: not asked
-	Asked           int // requests until the first 429
-	Refused         bool
+	Answered int  // requests of cdr_feed within a minute until the first 429
+	Refused  bool // there was a 429
+	Stream   int  // status of cdr_stream right after as many requests of cdr_feed; 0: not asked
 }
 
 // of returns the readings that were asked for one of the purposes.

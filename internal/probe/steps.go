@@ -55,7 +55,7 @@ func (p *prober) plan() []step {
 		steps = append(steps, step{doing: "the youngest window again, for late and changed records", initial: rereadings, pages: 8, run: (*prober).readAgain})
 	}
 	if p.Unbridled != nil {
-		steps = append(steps, step{doing: "a 429, on purpose", initial: 1, waits: 2 * time.Minute, run: (*prober).provoke})
+		steps = append(steps, step{doing: "a 429, on purpose", initial: 1, waits: 3 * quiet, run: (*prober).provoke})
 	}
 	return steps
 }
@@ -480,40 +480,50 @@ func (p *prober) readForbidden(ctx context.Context) error {
 	return p.read(ctx, p.feed(forTooOld, span, poller.SmallestPageSize), 30)
 }
 
-// provokeTries is how often at most the feed is asked at once.
-const provokeTries = 5
+const (
+	// provokeTries is how often at most the feed is asked at once.
+	provokeTries = 5
+	// quiet is how long it takes until the feed has forgotten all requests.
+	quiet = time.Minute + 5*time.Second
+)
 
 // errEnough ends an inquiry at its first answer.
 var errEnough = errors.New("the first answer is enough")
 
-// provoke asks without a budget: after a quiet minute cdr_feed, then cdr_stream,
-// then cdr_feed until it refuses; and waits until all is forgotten.
+// provoke asks without a budget: cdr_feed until it refuses; then, after a quiet
+// minute, as often as it allows, and cdr_stream at once. It ends with another quiet
+// minute, so that whoever asks next is not throttled for it.
 func (p *prober) provoke(ctx context.Context) error {
-	if err := sleep(ctx, time.Minute+time.Second); err != nil {
+	try := &provocation{}
+	p.seen.Provoked = try
+	feed := poller.Inquiry{Span: before(p.youngest().Add(-30*time.Minute), time.Second), Endpoint: cdr.Feed, PageSize: poller.SmallestPageSize}
+	if err := sleep(ctx, quiet); err != nil {
 		return err
 	}
-	p.seen.Provoked = &provocation{}
-	span := before(p.youngest().Add(-30*time.Minute), time.Second)
-	for i := range provokeTries {
-		endpoint := cdr.Feed
-		if i == 1 && p.Stream {
-			endpoint = cdr.Stream
-			span = before(cdr.InstantOf(p.now().Add(-10*time.Minute)), time.Second)
-		}
-		status, err := p.askOnce(ctx, poller.Inquiry{Span: span, Endpoint: endpoint, PageSize: poller.SmallestPageSize})
+	for try.Answered < provokeTries && !try.Refused {
+		status, err := p.askOnce(ctx, feed)
 		if err != nil {
 			return err
 		}
-		p.seen.Provoked.Asked++
-		if endpoint == cdr.Stream {
-			p.seen.Provoked.StreamAfterFeed = status
-		}
-		if status == 429 {
-			p.seen.Provoked.Refused = true
-			return sleep(ctx, time.Minute+time.Second)
+		if try.Refused = status == 429; !try.Refused {
+			try.Answered++
 		}
 	}
-	return nil
+	if err := sleep(ctx, quiet); err != nil || !p.Stream || !try.Refused {
+		return err
+	}
+	for range try.Answered {
+		if status, err := p.askOnce(ctx, feed); err != nil || status == 429 {
+			return errors.Join(err, sleep(ctx, quiet)) // somebody else spends the bucket too
+		}
+	}
+	stream := poller.Inquiry{Span: before(cdr.InstantOf(p.now().Add(-streamWidth)), time.Second), Endpoint: cdr.Stream, PageSize: poller.SmallestPageSize}
+	status, err := p.askOnce(ctx, stream)
+	if err != nil {
+		return err
+	}
+	try.Stream = status
+	return sleep(ctx, quiet)
 }
 
 // askOnce is Ask without its patience: it ends with the first answer.
