@@ -5,6 +5,7 @@
 //	Budget  how many requests a credential may make, and when the next is legal  (budget.go)
 //	Feed    one window: every page of it, in order, or an error                  (feed.go)
 //	tokens  access tokens from a file or by refresh grant                        (token*.go)
+//	Ask     one request of a probe, whose answer is looked at and not used       (inquiry.go)
 //
 // A window is read like this: Plan names a [Request]; [Feed.Fetch] asks for its
 // first page, checks that the span is old enough by the server's own clock,

@@ -136,7 +136,7 @@ func (d *Daemon) prepareSchemas(ctx context.Context, dial DialFunc, maxEventByte
 
 // prepareSources makes a source of each one configured, and puts it into its shard.
 func (d *Daemon) prepareSources(options Options) error {
-	transport, err := d.feedHTTP(options)
+	transport, err := feedHTTP(d.config, options.Version, options.DialFeed)
 	if err != nil {
 		return err
 	}
@@ -158,20 +158,21 @@ func (d *Daemon) prepareSources(options Options) error {
 	return nil
 }
 
-func (d *Daemon) feedHTTP(options Options) (poller.HTTPOptions, error) {
-	roots, err := d.config.HTTP.RootCAs()
+// feedHTTP says how a configuration reaches the feed and the token endpoint.
+func feedHTTP(cfg *config.Config, version string, dial DialFunc) (poller.HTTPOptions, error) {
+	roots, err := cfg.HTTP.RootCAs()
 	if err != nil {
 		return poller.HTTPOptions{}, err
 	}
-	proxy, err := d.config.HTTP.ProxyURL()
+	proxy, err := cfg.HTTP.ProxyURL()
 	if err != nil {
 		return poller.HTTPOptions{}, err
 	}
 	result := poller.HTTPOptions{
-		Version:           options.Version,
+		Version:           version,
 		RootCAs:           roots,
-		DialContext:       options.DialFeed,
-		InsecureHTTPHosts: d.config.InsecureHTTPHosts,
+		DialContext:       dial,
+		InsecureHTTPHosts: cfg.InsecureHTTPHosts,
 	}
 	if proxy != nil {
 		result.Proxy = http.ProxyURL(proxy)
@@ -183,7 +184,7 @@ func (d *Daemon) feedHTTP(options Options) (poller.HTTPOptions, error) {
 func (d *Daemon) tokenSource(cfg *config.Source, transport poller.HTTPOptions) (poller.TokenSource, error) {
 	credential := d.config.CredentialOf(cfg)
 	if credential == nil {
-		return d.bareToken(cfg), nil
+		return bareToken(cfg), nil
 	}
 	var vault poller.TokenVault
 	if credential.TokensInKafka() {
@@ -192,6 +193,12 @@ func (d *Daemon) tokenSource(cfg *config.Source, transport poller.HTTPOptions) (
 			return nil, err
 		}
 	}
+	return serviceApp(credential, vault, transport, d.log)
+}
+
+// serviceApp keeps the tokens of a credential in a vault, or in its token store if
+// that is nil.
+func serviceApp(credential *config.Credential, vault poller.TokenVault, transport poller.HTTPOptions, log *zap.Logger) (*poller.ServiceApp, error) {
 	return poller.NewServiceApp(poller.ServiceAppOptions{
 		Vault:        vault,
 		Name:         credential.Name,
@@ -200,12 +207,12 @@ func (d *Daemon) tokenSource(cfg *config.Source, transport poller.HTTPOptions) (
 		TokenStore:   credential.TokenStore,
 		TokenURL:     credential.TokenURL,
 		HTTP:         transport,
-		Log:          d.log,
+		Log:          log,
 	})
 }
 
 // bareToken reads an access token from its file, or from the environment.
-func (d *Daemon) bareToken(cfg *config.Source) poller.TokenSource {
+func bareToken(cfg *config.Source) poller.TokenSource {
 	if cfg.Token.IsFile() {
 		return poller.NewFileToken(cfg.Token.Path())
 	}
@@ -266,12 +273,13 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 	return s, nil
 }
 
-// prepareTopics creates or checks the topics, and lays out where records go.
-func (d *Daemon) prepareTopics(ctx context.Context) error {
-	k := &d.config.Kafka
+// topicSpecs are the topics of a configuration: those of the commits, by
+// producer.Topic, and that of the jobs behind them.
+func topicSpecs(cfg *config.Config) []producer.TopicSpec {
+	k := &cfg.Kafka
 	var lookback time.Duration
-	for i := range d.config.Sources {
-		lookback = max(lookback, d.config.Sources[i].Lookback)
+	for i := range cfg.Sources {
+		lookback = max(lookback, cfg.Sources[i].Lookback)
 	}
 	specs := []producer.TopicSpec{ // by producer.Topic
 		producer.Events:      producer.EventsTopic(k.Topics.Events, k.Partitions, k.Retention.Events),
@@ -280,13 +288,23 @@ func (d *Daemon) prepareTopics(ctx context.Context) error {
 		producer.IDs:         producer.IDsTopic(k.Topics.IDs, k.Shards, lookback, k.Retention.IDs),
 		producer.Positions:   producer.PositionsTopic(k.Topics.Offsets, k.Shards),
 	}
-	jobs := producer.JobsTopic(k.Topics.Jobs, k.Shards, lookback)
-	report, err := producer.Ensure(ctx, d.client, append(specs, jobs), producer.EnsureOptions{
-		Create:            k.CreateTopics,
-		ReplicationFactor: k.ReplicationFactor,
-		ExactlyOnce:       d.config.Delivery == config.ExactlyOnce,
-		Bootstrap:         k.Brokers[0],
+	return append(specs, producer.JobsTopic(k.Topics.Jobs, k.Shards, lookback))
+}
+
+// ensureTopics creates the topics that are missing, if it may, and checks all.
+func ensureTopics(ctx context.Context, client *kafka.Client, cfg *config.Config, create bool) (producer.EnsureReport, error) {
+	return producer.Ensure(ctx, client, topicSpecs(cfg), producer.EnsureOptions{
+		Create:            create,
+		ReplicationFactor: cfg.Kafka.ReplicationFactor,
+		ExactlyOnce:       cfg.Delivery == config.ExactlyOnce,
+		Bootstrap:         cfg.Kafka.Brokers[0],
 	})
+}
+
+// prepareTopics creates or checks the topics, and lays out where records go.
+func (d *Daemon) prepareTopics(ctx context.Context) error {
+	k := &d.config.Kafka
+	report, err := ensureTopics(ctx, d.client, d.config, k.CreateTopics)
 	if err != nil {
 		return err
 	}
@@ -297,7 +315,8 @@ func (d *Daemon) prepareTopics(ctx context.Context) error {
 		EventPartitions: report.Topics[k.Topics.Events].Partitions,
 		Compression:     compression[k.Compression],
 	}
-	for topic, spec := range specs {
+	specs := topicSpecs(d.config)
+	for topic, spec := range specs[:len(specs)-1] {
 		d.layout.Names[topic] = spec.Name
 		d.layout.MaxMessageBytes[topic] = report.Topics[spec.Name].MaxMessageBytes
 		if report.Topics[spec.Name].Created {
