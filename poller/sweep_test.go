@@ -116,7 +116,9 @@ func TestSweepBounds(t *testing.T) {
 		want   string
 	}{
 		{"as it is", func(s *Sweeps) { s.Edge, s.Published = 0, cdr.InstantOf(noon) }, "2026-11-22T10:00:00Z/2026-11-22T11:54:30Z"},
-		{"begun an hour ago", func(s *Sweeps) { s.Edge, s.Start, s.Published = 0, cdr.InstantOf(noon.Add(-time.Hour)), cdr.InstantOf(noon) }, "2026-11-22T11:00:00Z/2026-11-22T11:54:30Z"},
+		{"begun an hour ago", func(s *Sweeps) {
+			s.Edge, s.Start, s.Published = 0, cdr.InstantOf(noon.Add(-time.Hour)), cdr.InstantOf(noon)
+		}, "2026-11-22T11:00:00Z/2026-11-22T11:54:30Z"},
 		{"not read for five hours", func(s *Sweeps) { s.Edge, s.Published = 0, cdr.InstantOf(noon.Add(-5*time.Hour)) }, "2026-11-22T07:00:00Z/2026-11-22T11:54:30Z"},
 		{"nothing read yet", func(s *Sweeps) { s.Edge, s.Published, s.Settled = s.Start, s.Start, s.Start }, WhySweep},
 		{"feed keeps an hour", func(s *Sweeps) { s.Edge, s.Lookback = 0, time.Hour }, "2026-11-22T11:00:31Z/2026-11-22T11:54:30Z"},

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,14 +24,22 @@ type errand struct {
 	plan   poller.State
 	verify *verification // nil: a backfill
 	index  *offsets.JournalIndex
-	// indexed brings the end of the first reading of the ID journal, which may take
-	// long; nil once it has come.
-	indexed chan error
+
+	// What the job needs to know of the topics may take long to read; nothing is asked
+	// before.
+	prepare  func() // begins to read
+	prepared chan error
+	ready    bool
+	retryAt  time.Time // of prepare, which has failed
+	failed   string    // why the job cannot be done after all
 }
+
+// unfitError says that a job cannot be done, however often it is tried.
+type unfitError struct{ error }
 
 // newErrand begins a job, or goes on with one, from what is committed of it.
 func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState) *errand {
-	e := &errand{source: s, state: state, ahead: state, indexed: make(chan error, 1)}
+	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1)}
 	e.plan.Policy = s.plan.Policy
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
@@ -39,19 +48,44 @@ func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState)
 		e.state = e.ahead
 	}
 	e.index = l.indexOf(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.end()})
-	l.beside.Go(func() { e.indexed <- e.prepare(ctx, l.daemon.reader) })
+	e.prepare = func() {
+		l.beside.Go(func() { e.prepared <- e.read(ctx, l.daemon.reader) })
+	}
+	e.prepare()
 	return e
 }
 
-// prepare reads what the job needs to know of the topics, which may take long. The
-// lane lets the job alone meanwhile.
-func (e *errand) prepare(ctx context.Context, reader offsets.Reader) error {
+// read reads what the job needs to know of the topics.
+func (e *errand) read(ctx context.Context, reader offsets.Reader) error {
 	if e.verify != nil {
 		if err := e.verify.load(ctx); err != nil {
 			return err
 		}
 	}
 	return e.index.Extend(ctx, reader)
+}
+
+// isReady reports whether everything is read that the job needs to know. What could
+// not be read is tried again, or fails the job.
+func (e *errand) isReady(now time.Time) bool {
+	const retryAfter = time.Minute
+	select {
+	case err := <-e.prepared:
+		switch unfit := new(unfitError); {
+		case err == nil:
+			e.ready = true
+		case errors.As(err, unfit):
+			e.failed = err.Error()
+		default:
+			e.ahead.Message, e.retryAt = err.Error(), now.Add(retryAfter)
+		}
+	default:
+	}
+	if !e.retryAt.IsZero() && !now.Before(e.retryAt) {
+		e.retryAt = time.Time{}
+		e.prepare()
+	}
+	return e.ready
 }
 
 // end is where the job is done.
@@ -83,21 +117,13 @@ func (l *lane) indexOf(span cdr.Span) *offsets.JournalIndex {
 	return offsets.NewJournalIndex(l.daemon.config.Kafka.Topics.IDs, l.shard.index, names, span)
 }
 
-// whyIndex says that the ID journal is being read for a job.
-const whyIndex = "published IDs of the job's span"
+// whyReading says that the topics are being read for a job.
+const whyReading = "what the topics hold of the job's span"
 
 // decide plans the next window of the job.
 func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
-	if e.indexed != nil {
-		select {
-		case err := <-e.indexed:
-			if e.indexed = nil; err != nil {
-				e.ahead.Message = err.Error()
-				e.plan.NotBefore = now.Add(time.Minute)
-			}
-		default:
-			return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyIndex}}
-		}
+	if !e.isReady(now) {
+		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
 	}
 	if pause := e.source.live().NotBefore; pause.After(e.plan.NotBefore) {
 		e.plan.NotBefore = pause
@@ -218,6 +244,25 @@ func (s *source) errandOf(id string) *errand {
 	return nil
 }
 
+// endFailed ends the jobs that cannot be done after all.
+func (l *lane) endFailed(ctx context.Context) error {
+	for _, s := range l.sources {
+		for _, e := range s.errands {
+			if e.failed == "" {
+				continue
+			}
+			e.ahead.Phase, e.ahead.Message = offsets.JobFailed, e.failed
+			if err := l.shard.noteJob(ctx, &e.ahead); err != nil {
+				return err
+			}
+			e.state = e.ahead
+			l.daemon.jobEnded(&e.state)
+		}
+		s.endErrands(l)
+	}
+	return nil
+}
+
 // cancel ends a job before its time.
 func (l *lane) cancel(ctx context.Context, s *source, id string) error {
 	e := s.errandOf(id)
@@ -311,6 +356,10 @@ func (l *lane) caughtUp(ctx context.Context, s *source) (bool, error) {
 	if err := e.verify.catchUp(ctx); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
+		}
+		if errors.As(err, new(unfitError)) {
+			e.failed = err.Error()
+			return false, nil
 		}
 		const pause = time.Minute
 		e.plan.NotBefore = time.Now().Add(pause)

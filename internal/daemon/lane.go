@@ -89,6 +89,9 @@ func (l *lane) choose(ctx context.Context) (choice, error) {
 		if err := l.takeJobs(ctx); err != nil {
 			return choice{}, err
 		}
+		if err := l.endFailed(ctx); err != nil {
+			return choice{}, err
+		}
 		now := time.Now()
 		ready, wakeAt := l.ready(now)
 		if best := l.turns.next(ready, now); best.source != nil {

@@ -71,6 +71,7 @@ func (v *verification) since() time.Time { return v.span.StartInclusive.Time().A
 
 // load reads what the topics have. It is done before the lane asks anything.
 func (v *verification) load(ctx context.Context) error {
+	v.table, v.dead, v.nextDead, v.unheadedN, v.findings = topicTable{}, map[string]bool{}, -1, 0, offsets.Findings{} // of a try that failed
 	if err := v.scan(ctx, eventlog.AtTime(v.since())); err != nil {
 		return err
 	}
@@ -109,8 +110,11 @@ func (v *verification) scan(ctx context.Context, from eventlog.Place) error {
 	})
 	v.findings.Foreign += ends.Skipped()
 	v.next = ends.Next()
-	if err != nil {
+	switch unread := ends.Lost + ends.Undecodable; {
+	case err != nil:
 		return fmt.Errorf("read topic %s: %w", v.topic, err)
+	case v.job.Repair && unread > 0:
+		return unfitError{fmt.Errorf("%d events of topic %s cannot be read (schemas that the registry has lost: %v): what they are would be published again; bring the schemas back, or verify without --repair", unread, v.topic, ends.LostIDs)}
 	}
 	return nil
 }
