@@ -20,19 +20,23 @@ type deepPast struct {
 	now     cdr.Instant
 	counter cdr.Counter
 	pins    int
+	stream  bool // the live edge is that of cdr_stream
 }
 
 const minute = 60
 
-// record is what the feed has of a minute at an instant, if anything: some records
-// appear late, and some change.
-func (d *deepPast) record(at cdr.Instant) (id cdr.ReportID, hash uint64, there bool) {
+// latest is how late records appear, at most.
+const latest = 1000 * minute / 4
+
+// record is the record of a minute as the feed has it now: some appear late, and some
+// change.
+func (d *deepPast) record(at cdr.Instant) (id cdr.ReportID, hash uint64, inserted cdr.Instant) {
 	m := int(at / minute)
-	late, hash := cdr.Instant(m%11*m%1000)*minute/4, uint64(1)
+	hash = 1
 	if m%7 == 0 && d.now > at+3*3600 {
 		hash = 2
 	}
-	return numberedID(m), hash, d.now >= at+late
+	return numberedID(m), hash, at + cdr.Instant(m%11*m%1000)*minute/4
 }
 
 // read reads a window, by insertion if it is so, and holds each verdict against the
@@ -50,10 +54,13 @@ func (d *deepPast) read(span cdr.Span, byInsertion bool) {
 	}
 	d.counter++
 	w := Window{ID: cdr.WindowID{Source: "acme", Counter: d.counter}, Span: span, SchemaFingerprint: schemaA, ByInsertion: byInsertion}
+	if d.stream && !byInsertion {
+		w.AsOf = d.now
+	}
 	p, times := d.seen.Begin(w), NoReportTimes
-	for at := (span.StartInclusive + minute - 1) / minute * minute; at < span.EndExclusive; at += minute {
-		id, hash, there := d.record(at)
-		if !there {
+	for at := (span.StartInclusive - latest) / minute * minute; at < span.EndExclusive; at += minute {
+		id, hash, inserted := d.record(at)
+		if byInsertion && !span.Contains(inserted) || !byInsertion && !span.Contains(at) || inserted > d.now {
 			continue
 		}
 		times.Add(int64(at) * 1000)
@@ -86,10 +93,10 @@ func (d *deepPast) read(span cdr.Span, byInsertion bool) {
 // get the verdicts that a set would give which forgets nothing.
 func TestJournalIndex(t *testing.T) {
 	for seed := range uint64(20) {
-		d := &deepPast{t: t, random: rand.New(rand.NewPCG(seed, 2)), log: newLog(), seen: NewSeen(0), naive: map[cdr.ReportID]uint64{}, now: day}
+		d := &deepPast{t: t, random: rand.New(rand.NewPCG(seed, 2)), log: newLog(), seen: NewSeen(0), naive: map[cdr.ReportID]uint64{}, now: day, stream: seed%2 == 0}
 		for range 300 {
 			d.now += 10 * minute
-			d.read(cdr.Span{StartInclusive: d.now - 11*minute, EndExclusive: d.now}, seed%2 == 0)
+			d.read(cdr.Span{StartInclusive: d.now - 11*minute, EndExclusive: d.now}, d.stream)
 			if d.random.IntN(3) == 0 {
 				back := cdr.Instant(d.random.IntN(int(d.now-day))) / 7 * 7
 				width := cdr.Instant(minute + d.random.IntN(6*3600))

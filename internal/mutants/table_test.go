@@ -314,16 +314,8 @@ var mutants = []mutant{
 		name: "the feed goes on where the stream was",
 		edits: []edit{
 			{"internal/daemon/source.go", "		s.streaming = false\n	}\n	if !s.streaming {", "		s.streaming, s.plan.Published = false, max(s.plan.Published, s.stream.Published)\n	}\n	if !s.streaming {"},
-			{"internal/daemon/window.go", "return commit.StartInclusive == before.FeedPublished", "return commit.StartInclusive >= before.FeedPublished"},
 		},
 		guard: daemon, run: "^TestLateRecords$/^auto,_outage$",
-	},
-	{
-		name: "the stream goes on where the feed was",
-		edits: []edit{
-			{"poller/auto.go", "return published.Add(-streamOverlap)", "return published.Add(2 * streamOverlap)"},
-		},
-		guard: daemon, run: "^TestLateRecords$/^auto",
 	},
 	{
 		name: "windows from before the set checked against what it has",
@@ -344,7 +336,7 @@ var mutants = []mutant{
 		edits: []edit{
 			{"offsets/journalindex.go", "	if !c.ByInsertion {\n		return c.Span\n	}\n", "	if true {\n		return c.Span\n	}\n"},
 		},
-		guard: daemon, run: "^TestBackfill$/^auto$",
+		guard: "./offsets", run: "^TestJournalIndex$",
 	},
 }
 
