@@ -361,13 +361,12 @@ func (s *Seen) load(c Chunk, offset int64, committed time.Time) {
 	s.journalNext = max(s.journalNext, offset)
 }
 
-// loadPinned takes in a chunk from before the set's beginning, for windows that are
-// pinned. What the set has of its own accord is as new as that, or newer.
+// loadPinned takes in a chunk for windows that are pinned, in the order of the journal.
+// What the set has of its own accord, which ends behind its beginning, is as new as
+// that, or newer.
 func (s *Seen) loadPinned(c Chunk, committed time.Time) {
 	key := c.generation(committed)
-	if key.endExclusive > s.reach {
-		return
-	}
+	key.endExclusive = min(key.endExclusive, s.reach)
 	number := s.generation(key)
 	for id, hash := range c.All() {
 		at := s.table.find(&id)
