@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,28 +12,33 @@ import (
 )
 
 // outputFlag is -o: text for a person, JSON for a program.
-type outputFlag struct{ json bool }
+type outputFlag struct {
+	json  bool
+	human string // what the text is called; empty: text
+}
 
 func (o *outputFlag) register(cmd *cobra.Command) {
-	cmd.Flags().VarP(o, "output", "o", "text or json")
+	cmd.Flags().VarP(o, "output", "o", o.text()+" or json")
 }
+
+func (o *outputFlag) text() string { return cmp.Or(o.human, "text") }
 
 // String, Set and Type make an outputFlag a flag.
 func (o *outputFlag) String() string {
 	if o.json {
 		return "json"
 	}
-	return "text"
+	return o.text()
 }
 
 // Set implements pflag.Value.
 func (o *outputFlag) Set(text string) error {
 	switch text {
-	case "text", "json":
+	case o.text(), "json":
 		o.json = text == "json"
 		return nil
 	}
-	return fmt.Errorf("want text or json, not %q", text)
+	return fmt.Errorf("want %s or json, not %q", o.text(), text)
 }
 
 // Type implements pflag.Value.

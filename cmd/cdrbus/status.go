@@ -29,6 +29,7 @@ func newBoard(cfg *config.Config, running *atomic.Pointer[daemon.Daemon]) *statu
 			}
 			return 0, int64(cfg.Memory.Budget)
 		},
+		Coverage: daemon.NewCoverage(cfg),
 	})
 }
 

@@ -302,7 +302,8 @@ func (s *source) positionAfter(w *window, before offsets.Position) offsets.Posit
 
 // advanceFeed moves the two watermarks of cdr_feed behind a window that begins
 // where they are, or before, whatever it was asked for. What was asked for late
-// enough holds what the widest sweep would find.
+// enough holds what the widest sweep would find; what the feed no longer answers for
+// no sweep can find.
 func (s *source) advanceFeed(w *window, after *offsets.Position) {
 	read := w.request.Span
 	if w.purpose == cdr.Gap {
@@ -311,10 +312,19 @@ func (s *source) advanceFeed(w *window, after *offsets.Position) {
 	if read.StartInclusive <= after.FeedPublished {
 		after.FeedPublished = max(after.FeedPublished, read.EndExclusive)
 	}
-	if late := cdr.InstantOf(w.began.Add(w.outcome.Skew - s.sweeps.Widest())); read.StartInclusive <= after.FeedSettled {
+	began := w.began.Add(w.outcome.Skew)
+	sweepable := after.FeedSettled
+	if w.request.Lookback > 0 {
+		sweepable = max(sweepable, cdr.InstantOf(began.Add(forgottenWithin-w.request.Lookback)))
+	}
+	if late := cdr.InstantOf(began.Add(-s.sweeps.Widest())); read.StartInclusive <= sweepable {
 		after.FeedSettled = max(after.FeedSettled, min(read.EndExclusive, late))
 	}
 }
+
+// forgottenWithin is how far inside the lookback the oldest window may begin: what the
+// planner keeps clear of, and the time from its plan to the request.
+const forgottenWithin = 2 * time.Minute
 
 // startWindow is the first commit of a new source: it fixes where it begins.
 func (s *source) startWindow(layout *producer.Layout, shard int, now time.Time) *window {

@@ -114,6 +114,7 @@ func (s *stage) set(ctx context.Context, group *errgroup.Group, folder string) e
 		Delivery:         string(s.config.Delivery),
 		Decode:           daemon.DecodeEvent,
 		ShowPersonalData: true,
+		Coverage:         daemon.NewCoverage(s.config),
 	})
 	return s.servePage(ctx, group)
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -39,7 +38,8 @@ func inlineHash(html, element string) string {
 }
 
 // Handler serves the admin endpoints: / (status page), /status.json, /metrics,
-// /healthz and /readyz. All are read-only, and none needs a credential: bind
+// /healthz and /readyz, and, where the board has it, /coverage and
+// /coverage/receipts. All are read-only, and none needs a credential: bind
 // them to loopback or to a network of trust.
 func (b *Board) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -48,6 +48,10 @@ func (b *Board) Handler() http.Handler {
 	mux.Handle("GET /metrics", b.metricsHandler())
 	mux.HandleFunc("GET /healthz", b.serveHealth)
 	mux.HandleFunc("GET /readyz", b.serveReady)
+	if b.options.Coverage != nil {
+		mux.HandleFunc("GET /coverage", b.serveCoverage)
+		mux.HandleFunc("GET /coverage/receipts", b.serveReceipts)
+	}
 	return secured(mux)
 }
 
@@ -76,13 +80,7 @@ func (b *Board) serveStatus(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	body, err := json.Marshal(b.View(q))
-	if err != nil {
-		http.Error(w, "encode status: "+err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n'))
+	writeJSON(w, b.View(q))
 }
 
 // parseQuery reads the parameters of /status.json: name, state, sort, offset,

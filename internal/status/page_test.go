@@ -15,7 +15,7 @@ import (
 
 var (
 	pageListen   = flag.String("page.listen", "", "serve the status page of -page.scenario at this address, to look at it")
-	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo, fleet or reserve")
+	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo, fleet, reserve, coverage, coverage-12 or coverage-many")
 	pageBrowser  = flag.String("page.browser", "", "path of a Chromium; check the page in it and take pictures")
 	pageDir      = flag.String("page.dir", "", "with -page.browser: where the pictures go")
 )
@@ -54,6 +54,14 @@ func TestPageInBrowser(t *testing.T) {
 		{"demo", "demo", "1280,1300", false, "", []string{"Missing", "0 ✓", "Restarts survived", "killed in mid-commit"}},
 		{"fleet", "fleet", "1280,1700", false, "", []string{"cdrbus-7c9f6d8b54-2xk8q", "this one", "3 sources · shards 0–3, 9", "in reserve", "4 members, 10 sources", "consumer group cdrbus.webex.cdr.offsets", "3 of 10 here"}},
 		{"fleet", "fleet-narrow", "400,3400", false, "", []string{"this one"}},
+		{"coverage", "coverage", "1280,1400", false, openTheHour, []string{"acme-eu", "settled to ", "read into it and published", "receipts", "Dead letters"}},
+		{"coverage", "coverage-dark", "1280,1400", true, openTheHour, []string{"settled to "}},
+		{"coverage", "coverage-narrow", "400,2600", false, openTheHour, []string{"settled to "}},
+		{"coverage-12", "coverage-12", "1280,2600", false, "", []string{"globex-2", "unproven", "lost"}},
+		{"coverage-12", "coverage-12-dark", "1280,2600", true, "", []string{"globex-2"}},
+		{"coverage-12", "coverage-12-month", "1280,3200", false, `$("days").value = "31"; $("days").dispatchEvent(new Event("change"))`, []string{"globex-2"}},
+		{"coverage-12", "coverage-12-narrow", "400,6800", false, "", []string{"globex-2"}},
+		{"coverage-many", "coverage-many", "1280,1400", false, `$("find").value = "initech-24"; $("find").dispatchEvent(new Event("input"))`, []string{"initech-249"}},
 		{"reserve", "reserve", "1280,900", true, "", []string{"○", "as of 3 min", "the other members have all sources"}},
 	} {
 		t.Run(c.picture, func(t *testing.T) {
@@ -77,6 +85,9 @@ func TestPageInBrowser(t *testing.T) {
 		})
 	}
 }
+
+// openTheHour opens an hour of the first calendar.
+const openTheHour = `document.querySelectorAll(".hour")[100].click()`
 
 // actOnPage adds to the page's script, and allows that by the policy, until the
 // returned function is called.

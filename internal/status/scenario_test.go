@@ -20,6 +20,10 @@ var scenarios = map[string]func() *Board{
 	"demo":    demoBoard,
 	"fleet":   fleetBoard,
 	"reserve": reserveBoard,
+
+	"coverage":      coverageBoard(1),
+	"coverage-12":   coverageBoard(12),
+	"coverage-many": coverageBoard(1000),
 }
 
 func newTestBoard() *Board {

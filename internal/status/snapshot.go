@@ -58,6 +58,7 @@ type Process struct {
 	RSSBytes         int64     `json:"rssBytes"`         // 0 where the system does not tell
 	Restarts         int       `json:"restarts"`
 	PersonalData     bool      `json:"personalData"` // events are shown in full
+	Coverage         bool      `json:"coverage"`     // /coverage answers
 }
 
 // Totals over all sources, whatever the query selects.
@@ -198,6 +199,7 @@ func (b *Board) process(now time.Time) Process {
 		Delivery:      b.options.Delivery,
 		RSSBytes:      residentBytes(),
 		PersonalData:  b.options.ShowPersonalData,
+		Coverage:      b.options.Coverage != nil,
 	}
 	if b.options.Memory != nil {
 		p.MemoryUsedBytes, p.MemoryLimitBytes = b.options.Memory()

@@ -46,6 +46,8 @@ type Options struct {
 	// Memory reports how much of the process-wide byte budget is reserved.
 	// It is called for every snapshot and must not block.
 	Memory func() (usedBytes, limitBytes int64)
+	// Coverage answers for the calendar. Without it the page has none.
+	Coverage Coverage
 }
 
 const (
