@@ -21,10 +21,12 @@ const (
 	Backfill JobKind = "backfill"
 	// Verify reads a span of the feed again and holds it against the events topic.
 	Verify JobKind = "verify"
+	// Mend writes a source's position as a person says, see [Edit].
+	Mend JobKind = "edit"
 )
 
 // JobKinds are all kinds.
-func JobKinds() []JobKind { return []JobKind{Backfill, Verify} }
+func JobKinds() []JobKind { return []JobKind{Backfill, Verify, Mend} }
 
 // Job is an errand for the owner of a source's shard: it spends that one's request
 // budget, its token and its transactions. A command writes it, once, as JSON, to the
@@ -40,6 +42,8 @@ type Job struct {
 	// Repair publishes what is missing.
 	Fields bool `json:"fields,omitempty"`
 	Repair bool `json:"repair,omitempty"`
+
+	Edit *Edit `json:"edit,omitempty"` // of Mend, which has no span
 
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by,omitempty"` // the machine
@@ -67,6 +71,9 @@ func (j Job) Validate() error {
 	}
 	if !slices.Contains(JobKinds(), j.Kind) {
 		return fmt.Errorf("job kind %q: known are %q", string(j.Kind), JobKinds())
+	}
+	if j.Kind == Mend {
+		return j.Edit.Validate()
 	}
 	return j.Span.Validate()
 }

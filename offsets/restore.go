@@ -188,6 +188,12 @@ func (o RestoreOptions) decide(e Expectation, c *chain) SourceState {
 	return state
 }
 
+// Compare returns why a restore would refuse a position that is sound in itself; nil
+// if it would not.
+func (o RestoreOptions) Compare(e Expectation, p Position) *Refusal {
+	return o.compare(e, located{position: p})
+}
+
 // compare returns the refusal of a sound position that is not the expected one.
 func (o RestoreOptions) compare(e Expectation, at located) *Refusal {
 	p := at.position

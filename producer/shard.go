@@ -362,3 +362,6 @@ func (s *Shard) surrender(failure *Failure) outcome {
 
 // Epoch is the producer epoch in use: each transaction takes the next one.
 func (s *Shard) Epoch() int16 { return s.own.epoch }
+
+// Partition is the shard: the partition of every topic but the events.
+func (s *Shard) Partition() int { return s.options.Partition }

@@ -87,7 +87,8 @@ the same transaction as the events, so no restart loses or doubles a record.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newDemo(), newRun(), newStatus(), newCoverage(), newBackfill(), newVerify(), newTail(), newJobs(), newDoctor(), newSchema(), newConfig(), newSimulate(), newVersion())
+	root.AddCommand(newDemo(), newRun(), newStatus(), newCoverage(), newBackfill(), newVerify(), newTail(), newOffsets(), newJobs(),
+		newDoctor(), newSchema(), newConfig(), newSimulate(), newVersion())
 	markArgumentErrors(root)
 	return root
 }

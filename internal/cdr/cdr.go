@@ -51,6 +51,8 @@ const (
 	Gap Purpose = "gap"
 	// Start fixes the first position of a new source. No request is made.
 	Start Purpose = "start"
+	// Mend is no window: a person's command wrote the position. No request is made.
+	Mend Purpose = "mend"
 )
 
 // SourceName is the identity of a source. It keys its positions and receipts,

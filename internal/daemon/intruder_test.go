@@ -202,12 +202,13 @@ func (w *world) makeAnew(name string, partitions int) {
 	create := kmsg.NewPtrCreateTopicsRequest()
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, int32(partitions), 1
-	if name == offsetsTopic {
-		for key, value := range map[string]string{"cleanup.policy": "compact", "delete.retention.ms": "604800000"} {
-			setting := kmsg.NewCreateTopicsRequestTopicConfig()
-			setting.Name, setting.Value = key, kmsg.StringPtr(value)
-			topic.Configs = append(topic.Configs, setting)
-		}
+	for key, value := range map[string]map[string]string{
+		offsetsTopic: {"cleanup.policy": "compact", "delete.retention.ms": "604800000"},
+		idsTopic:     {"retention.ms": "-1"},
+	}[name] {
+		setting := kmsg.NewCreateTopicsRequestTopicConfig()
+		setting.Name, setting.Value = key, kmsg.StringPtr(value)
+		topic.Configs = append(topic.Configs, setting)
 	}
 	create.Topics = append(create.Topics, topic)
 	w.administer(create)

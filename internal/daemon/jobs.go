@@ -54,7 +54,15 @@ func (s *shard) watchJobs(ctx context.Context, lanes []*lane) error {
 				continue
 			}
 			known[id] = true
+			if job.Kind == offsets.Mend {
+				continue // below
+			}
 			if err := s.deliver(ctx, laneOf[job.Source], job); err != nil {
+				return err
+			}
+		}
+		for _, job := range s.newEdits(jobs) {
+			if err := s.acceptEdit(ctx, job); err != nil {
 				return err
 			}
 		}

@@ -24,6 +24,12 @@ import (
 // ask writes a job for the only shard that has sources.
 func (w *world) ask(job offsets.Job) string {
 	w.t.Helper()
+	return w.askIn(w.position(string(job.Source)).Shard, job)
+}
+
+// askIn writes a job for a shard.
+func (w *world) askIn(shard int, job offsets.Job) string {
+	w.t.Helper()
 	if job.ID == "" {
 		job.ID = offsets.NewJobID(time.Now())
 	}
@@ -32,7 +38,7 @@ func (w *world) ask(job offsets.Job) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	record := &kgo.Record{Topic: "webex.cdr.jobs", Partition: int32(w.position(string(job.Source)).Shard), Key: []byte(job.ID), Value: value}
+	record := &kgo.Record{Topic: "webex.cdr.jobs", Partition: int32(shard), Key: []byte(job.ID), Value: value}
 	client := w.client()
 	defer client.Close()
 	if err := client.ProduceSync(w.t.Context(), record).FirstErr(); err != nil {

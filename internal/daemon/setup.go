@@ -17,6 +17,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
 	"cdrbus/internal/kafkaconn"
+	"cdrbus/internal/positions"
 	"cdrbus/internal/status"
 	"cdrbus/offsets"
 	"cdrbus/poller"
@@ -116,6 +117,7 @@ func kafkaOptions(cfg *config.Config, dial DialFunc) (kafkaconn.Options, error) 
 // needed any more: what is written goes on with the IDs that are known.
 func (d *Daemon) prepareSchemas(ctx context.Context, dial DialFunc, maxEventBytes int) error {
 	registry, err := NewRegistry(d.config, dial)
+
 	if err != nil {
 		return err
 	}
@@ -354,33 +356,13 @@ func (d *Daemon) budgetOf(group string, sources []*source, brandNew bool) *polle
 }
 
 func (d *Daemon) shardOptions(shard int) producer.ShardOptions {
-	k := &d.config.Kafka
-	options := producer.ShardOptions{
-		TransactionalID:    fmt.Sprintf("%s.%s.%d", k.TransactionalIDPrefix, k.Topics.Offsets, shard),
-		Partition:          shard,
-		Layout:             d.layout,
-		TransactionTimeout: k.TransactionTimeout,
-		AbortAfter:         k.AbortAfter(),
-		ShutdownGrace:      d.shutdownGrace(),
-		Log:                d.log.With(zap.Int("shard", shard)),
-	}
-	if d.mode() == offsets.AtLeastOnce {
-		options.Mode = producer.AtLeastOnce
-	}
+	options := positions.ShardOptions(d.config, d.config.Kafka.TransactionalIDPrefix, shard, d.layout, d.log.With(zap.Int("shard", shard)))
+	options.ShutdownGrace = d.shutdownGrace()
 	return options
 }
 
 func (d *Daemon) restoreOptions(shard int) offsets.RestoreOptions {
-	k := &d.config.Kafka
-	options := offsets.RestoreOptions{
-		OffsetsTopic: k.Topics.Offsets,
-		WindowsTopic: k.Topics.Windows,
-		Shard:        shard,
-		Shards:       k.Shards,
-		Partitions:   k.Shards,
-		Prefix:       k.TransactionalIDPrefix,
-		Mode:         d.mode(),
-	}
+	options := positions.RestoreOptions(d.config, shard)
 	for _, s := range d.shards[shard] {
 		options.Expect = append(options.Expect, offsets.Expectation{Source: s.name, Definition: s.definition})
 	}

@@ -62,6 +62,10 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errEdit) {
+			log.Info("taking the shard over anew, to edit a position")
+			continue
+		}
 		var fatal *fatalError
 		if errors.As(err, &fatal) {
 			return err
@@ -88,9 +92,10 @@ func (d *Daemon) ownShard(ctx context.Context, lease ownership.Lease) error {
 //  2. Only then restore the positions: the former owner adds nothing to the log any
 //     more. A new one may, so what seems wrong with the log is believed only if
 //     the shard is still ours.
-//  3. Fix the start of new sources, in a transaction of their own.
-//  4. Rebuild each credential group's set of published IDs.
-//  5. Run the lanes and the committer until one of them ends.
+//  3. Do the edits of positions that people have asked for.
+//  4. Fix the start of new sources, in a transaction of their own.
+//  5. Rebuild each credential group's set of published IDs.
+//  6. Run the lanes and the committer until one of them ends.
 func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error {
 	s := &shard{
 		daemon: d, index: index, log: log, positions: map[cdr.SourceName]offsets.Position{},
@@ -107,9 +112,10 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 	if err := s.restore(ctx); err != nil {
 		return err
 	}
-	s.tail = s.restored.Bounds.HighWatermark
-	s.jobStates = jobStatesOf(s.restored)
 	s.producer.Restored()
+	if err := s.edit(ctx); err != nil {
+		return err
+	}
 	runnable := s.admit(sources)
 	if err := d.opened(ctx, index); err != nil {
 		return err
@@ -141,6 +147,7 @@ func (s *shard) restore(ctx context.Context) (err error) {
 	if err != nil {
 		return s.daemon.firstTime(s.index, err)
 	}
+	s.tail, s.jobStates = s.restored.Bounds.HighWatermark, jobStatesOf(s.restored)
 	return nil
 }
 
@@ -196,7 +203,7 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 	group.Go(func() error { return s.commitLoop(ctx) })
 	group.Go(func() error {
 		defer close(s.lanesEnded)
-		var running errgroup.Group
+		running, ctx := errgroup.WithContext(ctx) // an edit ends them all
 		for _, l := range lanes {
 			running.Go(func() error { return l.run(ctx) })
 		}

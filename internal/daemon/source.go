@@ -272,6 +272,7 @@ func (s *source) beyondMemory(span cdr.Span) bool {
 func (s *source) positionAfter(w *window, before offsets.Position) offsets.Position {
 	after := before
 	after.Counter = w.counter
+	after.Mended = false // this one has its receipt
 	after.LastWindow = offsets.WindowSummary{Endpoint: w.request.Endpoint, Purpose: w.purpose}
 	if w.purpose != cdr.Start {
 		after.LastWindow.Span = w.request.Span

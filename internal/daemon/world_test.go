@@ -187,6 +187,16 @@ func (w *world) runFor(cfg *config.Config, d time.Duration) *status.Board {
 // topic reads what is committed in a topic.
 func (w *world) topic(name string, partitions int) []committed.Record {
 	w.t.Helper()
+	var records []committed.Record
+	for partition := range partitions {
+		records = append(records, w.partition(name, partition)...)
+	}
+	return records
+}
+
+// partition reads what is committed in a partition.
+func (w *world) partition(name string, partition int) []committed.Record {
+	w.t.Helper()
 	client, err := kafkaconn.New(kafkaconn.Options{Brokers: w.cluster.Brokers(), ClientID: "test", DialContext: w.network.DialContext})
 	if err != nil {
 		w.t.Fatal(err)
@@ -194,22 +204,20 @@ func (w *world) topic(name string, partitions int) []committed.Record {
 	defer kafkaconn.Close(client)
 	var records []committed.Record
 	reader := committed.NewReader(client)
-	for partition := range partitions {
-		bounds, err := reader.Bounds(w.t.Context(), name, partition)
-		if err != nil {
-			w.t.Fatal(err)
+	bounds, err := reader.Bounds(w.t.Context(), name, partition)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, _, err = reader.Read(w.t.Context(), name, partition, bounds.LogStart, -1, func(r committed.Record) error {
+		r.Key, r.Value, r.Headers = append([]byte(nil), r.Key...), append([]byte(nil), r.Value...), append(r.Headers[:0:0], r.Headers...)
+		for i := range r.Headers {
+			r.Headers[i].Value = append([]byte(nil), r.Headers[i].Value...)
 		}
-		_, _, err = reader.Read(w.t.Context(), name, partition, bounds.LogStart, -1, func(r committed.Record) error {
-			r.Key, r.Value, r.Headers = append([]byte(nil), r.Key...), append([]byte(nil), r.Value...), append(r.Headers[:0:0], r.Headers...)
-			for i := range r.Headers {
-				r.Headers[i].Value = append([]byte(nil), r.Headers[i].Value...)
-			}
-			records = append(records, r)
-			return nil
-		})
-		if err != nil {
-			w.t.Fatal(err)
-		}
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	return records
 }

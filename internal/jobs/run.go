@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Runner struct {
 	Client  *kafka.Client
 	Log     *zap.Logger // of a job that is done here
 	Version string
+	// Patience is how long an owner may take to accept a job; 0: daemon.JobPatience.
+	Patience time.Duration
 
 	// Waiting is called while nobody has accepted the job yet, and Alone once it is
 	// clear that nobody will.
@@ -52,7 +55,7 @@ func (r *Runner) Run(ctx context.Context, job offsets.Job) (offsets.JobState, er
 	if err := Submit(ctx, r.Client, r.Config, job); err != nil {
 		return offsets.JobState{}, err
 	}
-	return r.follow(ctx, job, time.Time{}, daemon.JobPatience)
+	return r.follow(ctx, job, time.Time{}, cmp.Or(r.Patience, daemon.JobPatience))
 }
 
 // Rejoin follows a job that was submitted before.
