@@ -259,6 +259,9 @@ const (
 	// (9 s), though that one may be asked first, for as long as a request may take
 	// (10 s).
 	answerPatience = 20 * time.Second
+	// chancePatience is the same where one broker of several is asked by chance, and
+	// the one that stands still may be hit a dozen times in a row.
+	chancePatience = time.Minute
 	// cutPatience is the same while none has answered anything yet and connections
 	// are cut: by one broker that ends, or by all because they expect TLS.
 	cutPatience = 5 * time.Second
@@ -284,7 +287,9 @@ func untilAnswered[Response any](ctx context.Context, e *ensurer, ask func() (Re
 // patienceWith is for how long a request is made again that failed so. Before the
 // first answer a refused connection means that all brokers named refuse.
 func (e *ensurer) patienceWith(err error) time.Duration {
-	switch {
+	switch several := strings.Contains(e.client.Addr.String(), ","); {
+	case kafkaconn.TimedOut(err) && several:
+		return chancePatience
 	case kafkaconn.TimedOut(err), e.answered && (kafkaconn.Cut(err) || kafkaconn.Refused(err)):
 		return answerPatience
 	case kafkaconn.Cut(err):

@@ -326,20 +326,22 @@ func (s troubles) RoundTrip(ctx context.Context, address net.Addr, request kafka
 func TestEnsureGivesUp(t *testing.T) {
 	for _, c := range []struct {
 		name     string
+		brokers  string
 		answered bool
 		err      error
 		after    time.Duration
 		says     string
 	}{
-		{"refused from the start", false, syscall.ECONNREFUSED, 0, "nothing listens at the broker's address"},
-		{"cut from the start", false, io.EOF, 5 * time.Second, "the broker closed the connection"},
-		{"silent from the start", false, os.ErrDeadlineExceeded, 20 * time.Second, "the broker did not answer in time"},
-		{"refused later", true, syscall.ECONNREFUSED, 20 * time.Second, "nothing listens at the broker's address"},
-		{"cut later", true, io.EOF, 20 * time.Second, "the broker closed the connection"},
+		{"refused from the start", "kafka:9092", false, syscall.ECONNREFUSED, 0, "nothing listens at the broker's address"},
+		{"cut from the start", "kafka:9092", false, io.EOF, 5 * time.Second, "the broker closed the connection"},
+		{"silent from the start", "kafka:9092", false, os.ErrDeadlineExceeded, 20 * time.Second, "the broker did not answer in time"},
+		{"silent, of several", "a:9092 b:9092 c:9092", false, os.ErrDeadlineExceeded, time.Minute, "the broker did not answer in time"},
+		{"refused later", "kafka:9092", true, syscall.ECONNREFUSED, 20 * time.Second, "nothing listens at the broker's address"},
+		{"cut later", "kafka:9092", true, io.EOF, 20 * time.Second, "the broker closed the connection"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := &kafka.Client{Addr: kafka.TCP("kafka:9092"), Timeout: time.Minute, Transport: gone{c.answered, c.err}}
+				client := &kafka.Client{Addr: kafka.TCP(strings.Fields(c.brokers)...), Timeout: time.Minute, Transport: gone{c.answered, c.err}}
 				began := time.Now()
 				_, err := producer.Ensure(t.Context(), client, specs(), ensureOptions)
 				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), c.says) || took != c.after {

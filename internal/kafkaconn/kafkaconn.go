@@ -25,9 +25,10 @@ const (
 	// context has one.
 	requestTimeout = 10 * time.Second
 
-	// dialTimeout bounds making a connection, with all bootstrap addresses
-	// tried in turn, TLS, ApiVersions and SASL.
-	dialTimeout = 8 * time.Second
+	// dialTimeout bounds making a connection: TCP, TLS, ApiVersions and SASL. kafka-go
+	// chooses among the bootstrap addresses by chance; one that stands still takes
+	// the connection and then says nothing, which costs all of it.
+	dialTimeout = 5 * time.Second
 
 	// connectTimeout bounds the TCP part towards one address, so that one dead
 	// bootstrap broker does not use up the others' time. It leaves room for one
