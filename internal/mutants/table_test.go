@@ -278,7 +278,7 @@ var mutants = []mutant{
 	{
 		name: "settled behind a hole",
 		edits: []edit{
-			{"internal/daemon/source.go", "read.StartInclusive <= after.FeedSettled {", "true {"},
+			{"internal/daemon/source.go", "read.StartInclusive <= sweepable {", "true {"},
 		},
 		guard: daemon, run: "^TestSettledIsWhatWasReadLateEnough$",
 	},
