@@ -2,6 +2,7 @@ package offsets
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,10 @@ type JournalIndex struct {
 	span      cdr.Span
 	next      int64 // offset to index from
 	chunks    []indexedChunk
+	// Unreadable counts the records of the sources that are no chunks. What they held
+	// is not known: it may be published again, as the person accepted who let the
+	// restore begin behind them.
+	Unreadable int
 }
 
 // indexedChunk is one chunk that may matter, and what time it may matter for.
@@ -79,6 +84,10 @@ func (x *JournalIndex) Extend(ctx context.Context, r Reader) error {
 			return nil
 		}
 		c, err := DecodeChunk(record.Value)
+		if errors.Is(err, ErrUnreadableJournal) {
+			x.Unreadable++
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("offset %d: %w", record.Offset, err)
 		}

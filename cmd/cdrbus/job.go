@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -70,7 +71,11 @@ func writeJobs(w io.Writer, all []offsets.JobState) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ID\tKIND\tSOURCE\tSPAN\tSTATE\tDONE TO\tPUBLISHED\tMESSAGE")
 	for _, s := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Job.ID, s.Job.Kind, s.Job.Source, s.Job.Span, s.Phase, s.Next, s.Published, s.Message)
+		span, next := s.Job.Span.String(), s.Next.String()
+		if s.Job.Span.IsZero() { // an edit of the position
+			span, next = "", ""
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Job.ID, s.Job.Kind, s.Job.Source, span, cmp.Or(s.Phase, "not accepted"), next, s.Published, s.Message)
 	}
 	return table.Flush()
 }

@@ -336,6 +336,9 @@ func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (
 	if err == nil {
 		err = index.Pin(ctx, l.daemon.reader, l.seen, span)
 	}
+	if index.Unreadable > 0 {
+		l.log.Warn("the ID journal has records that cannot be read: what they held may be published again", zap.String("source", string(s.name)), zap.Int("records", index.Unreadable))
+	}
 	if err != nil && ctx.Err() == nil {
 		const pause = time.Minute
 		s.planOf(request).NotBefore = time.Now().Add(pause)
