@@ -125,7 +125,7 @@ func (r *Restored) readOn(ctx context.Context, reader Reader, bounds committed.B
 	r.Bounds = bounds
 	err := readSettled(ctx, reader, r.options.OffsetsTopic, r.options.Shard, bounds, r.next, func(record committed.Record) error {
 		if bytes.IndexByte(record.Key, noteMark) >= 0 {
-			r.Notes[string(record.Key)] = slices.Clone(record.Value)
+			r.note(record)
 			return nil
 		}
 		c := r.chains[string(record.Key)]
@@ -138,6 +138,14 @@ func (r *Restored) readOn(ctx context.Context, reader Reader, bounds committed.B
 	})
 	r.next = max(r.next, bounds.LastStable)
 	return err
+}
+
+func (r *Restored) note(record committed.Record) {
+	if record.Value == nil {
+		delete(r.Notes, string(record.Key))
+		return
+	}
+	r.Notes[string(record.Key)] = slices.Clone(record.Value)
 }
 
 // judge decides about every expected source; ifMissing about those without a record.

@@ -52,13 +52,22 @@ func (d *Draft) Add(t Topic, key, value []byte, headers []kafka.Header) error {
 	case t == Positions && len(value) == 0:
 		return fmt.Errorf("add record %q to topic %s: %w", key, d.layout.Names[t], ErrTombstone)
 	}
+	d.put(t, eventPartition, size, key, value, headers)
+	return nil
+}
+
+// Erase adds a tombstone to the positions' topic, for the key of what is a note there
+// and of no use any more. A position is never erased: without one a source would begin
+// anew.
+func (d *Draft) Erase(key []byte) { d.put(Positions, 0, tailBytes(key, nil, nil), key, nil, nil) }
+
+func (d *Draft) put(t Topic, eventPartition, size int, key, value []byte, headers []kafka.Header) {
 	chunk := d.arena.room(size)
 	start := len(d.arena.chunks[chunk])
 	d.arena.chunks[chunk] = appendTail(d.arena.chunks[chunk], key, value, headers)
 	slot := d.layout.slotOf(t, eventPartition)
 	d.slots[slot] = append(d.slots[slot], tail{uint32(chunk), uint32(start), uint32(size)})
 	d.bytes += int64(size) + tailOverheadBytes
-	return nil
 }
 
 // Bytes is the memory that the records take, to within one chunk of at most

@@ -171,6 +171,10 @@ func TestDraftRefusesTombstones(t *testing.T) {
 			t.Errorf("a position with value %v gives %v, want ErrTombstone", value, err)
 		}
 	}
+	d.Erase([]byte("job:1"))
+	if got := d.Records(Positions); got != 1 {
+		t.Errorf("a note that is erased on purpose: %d records, want 1", got)
+	}
 }
 
 func TestMaxValueBytesFit(t *testing.T) {

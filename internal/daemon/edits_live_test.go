@@ -454,7 +454,7 @@ func TestEditAtLeastOnce(t *testing.T) {
 		loose := *w.config("", w.source("acme"))
 		loose.Delivery = config.AtLeastOnce
 		w.runOn(&loose)
-		w.truncate(w.position("acme").Shard)
+		w.truncate(offsetsTopic, w.position("acme").Shard)
 		time.Sleep(20 * time.Minute)
 		sick := w.runOn(&loose)
 		sick.demandRefused("acme", "position is lost")

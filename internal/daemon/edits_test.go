@@ -214,7 +214,7 @@ var refusals = []struct {
 		w.intrudePosition(p, func(p *offsets.Position) { p.Counter-- })
 	}, "goes back", nil},
 	{offsets.PositionForked, func(w *world, p offsets.Position) { w.intrudePosition(p, func(*offsets.Position) {}) }, "comes again", nil},
-	{offsets.PositionLost, func(w *world, p offsets.Position) { w.truncate(p.Shard) }, "position is lost", nil},
+	{offsets.PositionLost, func(w *world, p offsets.Position) { w.truncate(offsetsTopic, p.Shard) }, "position is lost", nil},
 	{offsets.PositionUnvouched, func(w *world, p offsets.Position) {
 		w.intrudePosition(p, func(p *offsets.Position) {
 			p.Counter, p.FeedPublished = p.Counter+10, p.FeedPublished.Add(time.Hour)

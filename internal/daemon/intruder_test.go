@@ -167,6 +167,8 @@ func (w *world) administer(request kmsg.Request) {
 		code = r.Topics[0].ErrorCode
 	case *kmsg.CreateTopicsResponse:
 		code = r.Topics[0].ErrorCode
+	case *kmsg.IncrementalAlterConfigsResponse:
+		code = r.Resources[0].ErrorCode
 	case *kmsg.CreatePartitionsResponse:
 		code = r.Topics[0].ErrorCode
 	}
@@ -175,12 +177,23 @@ func (w *world) administer(request kmsg.Request) {
 	}
 }
 
-func (w *world) truncate(partition int) {
+// truncate removes all that a partition has, as its retention does.
+func (w *world) truncate(name string, partition int) {
 	request := kmsg.NewPtrDeleteRecordsRequest()
 	topic, p := kmsg.NewDeleteRecordsRequestTopic(), kmsg.NewDeleteRecordsRequestTopicPartition()
-	topic.Topic, p.Partition, p.Offset = offsetsTopic, int32(partition), -1
+	topic.Topic, p.Partition, p.Offset = name, int32(partition), -1
 	topic.Partitions = append(topic.Partitions, p)
 	request.Topics, request.TimeoutMillis = append(request.Topics, topic), 10000
+	w.administer(request)
+}
+
+func (w *world) keepForever(name string) {
+	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	topic, setting := kmsg.NewIncrementalAlterConfigsRequestResource(), kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	topic.ResourceType, topic.ResourceName = kmsg.ConfigResourceTypeTopic, name
+	setting.Name, setting.Value = "retention.ms", kmsg.StringPtr("-1")
+	topic.Configs = append(topic.Configs, setting)
+	request.Resources = append(request.Resources, topic)
 	w.administer(request)
 }
 
@@ -283,7 +296,7 @@ func TestStrangerInTheOffsetsTopic(t *testing.T) {
 			w.intrudePosition(acme, func(p *offsets.Position) { p.Counter++ })
 		}, `key "acme"): stop it`, true},
 		{"aborted", func(w *world, acme offsets.Position) { w.abortAsStranger(acme.Shard) }, "", false},
-		{"truncated", func(w *world, acme offsets.Position) { w.truncate(acme.Shard) }, "", false},
+		{"truncated", func(w *world, acme offsets.Position) { w.truncate(offsetsTopic, acme.Shard) }, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -343,7 +356,7 @@ func TestOffsetsMadeAnewWhileRunning(t *testing.T) {
 // TestPositionsGoneBeforeAStart: sources that were there before do not begin anew.
 func TestPositionsGoneBeforeAStart(t *testing.T) {
 	for name, lose := range map[string]func(w *world, acme offsets.Position){
-		"truncated": func(w *world, acme offsets.Position) { w.truncate(acme.Shard) },
+		"truncated": func(w *world, acme offsets.Position) { w.truncate(offsetsTopic, acme.Shard) },
 		"made anew": func(w *world, _ offsets.Position) { w.makeAnew(offsetsTopic, fewShards) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,27 +42,18 @@ func (s *shard) watchJobs(ctx context.Context, lanes []*lane) error {
 			laneOf[src.name] = l
 		}
 	}
-	known := map[string]bool{}
-	next, told := int64(committed.Earliest), ""
+	next, told, complete := int64(committed.Earliest), "", false
+	seen := map[string]bool{} // requests, and cancellations
 	tick := time.NewTicker(jobsInterval)
 	defer tick.Stop()
 	for {
 		jobs, err := s.readJobs(ctx, &next)
-		for _, job := range jobs {
-			id := fmt.Sprint(job.ID, job.Cancel)
-			if known[id] || s.jobEnded(job.ID) || s.daemon.passesOver(job.ID) {
-				continue
-			}
-			known[id] = true
-			if job.Kind == offsets.Mend {
-				continue // below
-			}
-			if err := s.deliver(ctx, laneOf[job.Source], job); err != nil {
-				return err
-			}
+		if err := s.takeJobs(ctx, jobs, laneOf, seen); err != nil {
+			return err
 		}
-		for _, job := range s.newEdits(jobs) {
-			if err := s.acceptEdit(ctx, job); err != nil {
+		if err == nil && !complete {
+			complete = true
+			if err := s.forgetJobs(ctx, seen); err != nil {
 				return err
 			}
 		}
@@ -77,6 +68,32 @@ func (s *shard) watchJobs(ctx context.Context, lanes []*lane) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// jobRequest tells a job, or its cancellation, from those seen before.
+func jobRequest(id string, cancel bool) string { return fmt.Sprint(id, cancel) }
+
+// takeJobs hands over what was just read.
+func (s *shard) takeJobs(ctx context.Context, jobs []offsets.Job, laneOf map[cdr.SourceName]*lane, seen map[string]bool) error {
+	for _, job := range jobs {
+		request := jobRequest(job.ID, job.Cancel)
+		if seen[request] {
+			continue
+		}
+		seen[request] = true
+		if job.Kind == offsets.Mend || s.jobEnded(job.ID) || s.daemon.passesOver(job.ID) {
+			continue
+		}
+		if err := s.deliver(ctx, laneOf[job.Source], job); err != nil {
+			return err
+		}
+	}
+	for _, job := range s.newEdits(jobs) {
+		if err := s.acceptEdit(ctx, job); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func errorText(err error) string {
@@ -112,6 +129,25 @@ func (s *shard) readJobs(ctx context.Context, next *int64) (jobs []offsets.Job, 
 func (s *shard) jobEnded(id string) bool {
 	state, err := offsets.DecodeJobState(s.jobStates[id])
 	return err == nil && state.Phase.Ended()
+}
+
+// jobMemory is how long the state of a job that has ended is kept at least.
+const jobMemory = 30 * 24 * time.Hour
+
+// forgetJobs erases the states of jobs that ended long ago, so that they do not pile
+// up. Those whose jobs the topic still has say that they are done, and stay.
+func (s *shard) forgetJobs(ctx context.Context, seen map[string]bool) error {
+	for id, value := range s.jobStates {
+		state, err := offsets.DecodeJobState(value)
+		if err != nil || seen[jobRequest(id, false)] || !state.Phase.Ended() || time.Since(state.UpdatedAt) < jobMemory {
+			continue
+		}
+		if s.hand(newNote(offsets.JobKey(id), nil)) != nil {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // deliver hands a job to the lane of its source. A job whose source has none fails.

@@ -131,6 +131,36 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 	})
 }
 
+// TestEndedJobsAreForgotten when their topic has no more of them, and not before.
+func TestEndedJobsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.0001 })
+		cfg := w.config("", w.source("acme", eager))
+		w.runFor(cfg, 10*time.Minute)
+		w.keepForever(offsetsTopic) // kfake would apply a retention to it although it is compacted
+		do := func() string {
+			id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: cdr.Span{StartInclusive: w.start, EndExclusive: w.start.Add(time.Minute)}})
+			w.runFor(cfg, time.Minute)
+			return id
+		}
+		gone := do()
+		w.truncate("webex.cdr.jobs", w.position("acme").Shard)
+		kept := do()
+		time.Sleep(31 * 24 * time.Hour)
+		w.runFor(cfg, time.Minute)
+		last := map[string][]byte{}
+		for _, r := range w.topic("webex.cdr.offsets", w.shards) {
+			last[string(r.Key)] = r.Value
+		}
+		if value := last[string(offsets.JobKey(gone))]; value != nil {
+			t.Errorf("the state of a job that is gone is still %s", value)
+		}
+		if state, err := offsets.DecodeJobState(last[string(offsets.JobKey(kept))]); err != nil || state.Phase != offsets.JobDone {
+			t.Errorf("the state of a job that the topic still has is %+v, %v", state, err)
+		}
+	})
+}
+
 // TestVerify: a record that is missing in the topic is named, and repaired; what the
 // topic has and the feed has not is named too.
 func TestVerify(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 // note is a record of the offsets topic that is no position, on its way to the
 // committer: tokens, or the state of a job.
 type note struct {
-	key, record []byte
+	key, record []byte     // no record: the key is erased
 	verdict     chan error // capacity 1; nil: it is committed
 }
 
@@ -50,14 +50,23 @@ func (s *shard) commitNote(ctx context.Context, n *note) error {
 	return s.demandAlone(ctx, first, 1)
 }
 
+func (n *note) draft(s *shard) (*producer.Draft, error) {
+	draft := producer.NewDraft(s.daemon.layout, s.index)
+	if n.record == nil {
+		draft.Erase(n.key)
+		return draft, nil
+	}
+	return draft, draft.Add(producer.Positions, n.key, n.record, nil)
+}
+
 // tryNote commits until it is definite, and returns the offset of the record, or
 // producer.UnknownOffset.
 func (s *shard) tryNote(ctx context.Context, n *note) (first int64, err error) {
 	pause := newBackoff(100*time.Millisecond, 5*time.Second)
 	for {
 		began := time.Now()
-		draft := producer.NewDraft(s.daemon.layout, s.index)
-		if err := draft.Add(producer.Positions, n.key, n.record, nil); err != nil {
+		draft, err := n.draft(s)
+		if err != nil {
 			return 0, err
 		}
 		commit, err := producer.Seal(began, draft)

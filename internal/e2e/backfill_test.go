@@ -11,6 +11,7 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/kafkatest"
+	"cdrbus/internal/simulator"
 	"cdrbus/offsets"
 )
 
@@ -28,6 +29,8 @@ func TestBackfillRealKafka(t *testing.T) {
 		r := newRig(t, cluster.Bootstrap(), rigOptions{
 			span: time.Hour, rate: 1, sources: []string{bareSource}, profiles: []string{"unlimited"}, window: time.Hour,
 			limits: "{initial_per_minute: 240, pages_per_minute: 6000}", // so that there is time to be killed
+			source: "lookback: 792h",                                    // more than the 30 days that are asked for
+			tune:   func(o *simulator.Options) { o.Answers.Feed.Lookback = 33 * 24 * time.Hour },
 		})
 		r.runToEnd(time.Minute)
 		b := &backfilling{rig: r, daemon: r.startLive()}

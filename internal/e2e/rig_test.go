@@ -92,6 +92,7 @@ type rigOptions struct {
 	top      string        // further lines at the top
 	window   time.Duration // widest; 0: 5 min
 	limits   string        // of each source; "": more than the program can use
+	source   string        // a further line of each source
 	admin    string        // where to listen for the status page; "": nowhere
 	store    string        // lines that say where the Service App's tokens are; "": in a file
 	tune     func(*simulator.Options)
@@ -182,7 +183,8 @@ func (r *rig) configuration(o rigOptions) string {
     start: %s
     max_window: %s
     limits: %s
-`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute), cmp.Or(o.limits, "{initial_per_minute: 6000, pages_per_minute: 60000}"))
+    %s
+`, name, r.feedURL, token, r.start, cmp.Or(o.window, 5*time.Minute), cmp.Or(o.limits, "{initial_per_minute: 6000, pages_per_minute: 60000}"), o.source)
 	}
 	return fmt.Sprintf(`%s
 kafka:

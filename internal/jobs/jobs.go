@@ -205,10 +205,14 @@ func List(ctx context.Context, r offsets.Reader, cfg *config.Config) ([]offsets.
 					}
 					return nil
 				}
-				if id, ok := offsets.JobOf(record.Key); ok {
-					if state, err := offsets.DecodeJobState(record.Value); err == nil {
-						states[id] = &state
-					}
+				id, ok := offsets.JobOf(record.Key)
+				if !ok {
+					return nil
+				}
+				if state, err := offsets.DecodeJobState(record.Value); err == nil {
+					states[id] = &state
+				} else if record.Value == nil {
+					delete(states, id)
 				}
 				return nil
 			})
