@@ -86,6 +86,7 @@ func (c *Config) fillDerived() {
 				s.Sweeps[j].Back = min(s.Sweeps[j].Back, s.Lookback)
 				s.Sweeps[j].Every = min(s.Sweeps[j].Every, s.Sweeps[j].Back)
 			}
+			s.Sweeps = slices.CompactFunc(s.Sweeps, func(a, b Sweep) bool { return a.Back == b.Back })
 		}
 	}
 	if c.Kafka.Retention.IDs == 0 {

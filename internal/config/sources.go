@@ -135,12 +135,22 @@ func (r rules) times(path string, s *Source) {
 	if s.MinAge < feedMinAge && strings.Contains(strings.ToLower(s.URL), ".webexapis.com") {
 		r.warn(childOf(path, "min_age"), "the feed of Webex refuses windows that end less than 5m ago", "write 5m")
 	}
+	r.sweeps(path, s)
+}
+
+func (r rules) sweeps(path string, s *Source) {
+	if len(s.Sweeps) == 0 && s.Endpoint != Feed {
+		r.refuse(childOf(path, "sweeps"), fmt.Sprintf("endpoint %s needs them: only cdr_feed, read again, proves that a span is complete", s.Endpoint), "leave the key out, or use endpoint feed")
+	}
 	for i, sweep := range s.Sweeps {
 		item := itemOf(childOf(path, "sweeps"), i)
 		r.seconds(childOf(item, "every"), sweep.Every, time.Minute, s.Lookback)
 		r.seconds(childOf(item, "back"), sweep.Back, time.Minute, s.Lookback)
 		if sweep.Every > sweep.Back {
 			r.refuse(childOf(item, "every"), fmt.Sprintf("a sweep every %s that reaches back %s leaves holes", formatDuration(sweep.Every), formatDuration(sweep.Back)), "make every the shorter one")
+		}
+		if slices.ContainsFunc(s.Sweeps[:i], func(other Sweep) bool { return other.Back == sweep.Back }) {
+			r.refuse(childOf(item, "back"), fmt.Sprintf("two sweeps reach back %s", formatDuration(sweep.Back)), "keep the one that comes more often")
 		}
 	}
 }
