@@ -308,7 +308,7 @@ var mutants = []mutant{
 		edits: []edit{
 			{"internal/daemon/window.go", "	late := w.late(item) && !revised\n", "	late := w.late(item) && !revised\n	if late {\n		w.facts.known++\n		return nil\n	}\n"},
 		},
-		guard: daemon, run: "^TestLateRecords$/^feed$",
+		guard: daemon, run: "^TestLateRecords$/^auto,_outage$",
 	},
 	{
 		name: "the feed goes on where the stream was",
