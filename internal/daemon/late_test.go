@@ -45,6 +45,9 @@ func lateFeed(o *simulator.Options, latest time.Duration) {
 // TestLateRecords: whatever comes late is published, once, and so is each revision,
 // on each endpoint and whatever happens meanwhile.
 func TestLateRecords(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a day of fake time takes a while under the race detector; the simulation has late records too")
+	}
 	byStart := func(o *simulator.Options) { o.Answers.SelectBy = simulator.ByStart }
 	scale := scaleOfLateness()
 	for _, c := range []struct {
