@@ -139,8 +139,8 @@ type JobState struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// Findings is what a verification found, as far as it has come. Lists hold the first
-// maxListed of each kind.
+// Findings is what a verification found, as far as it has come. Listed holds the first
+// MaxListed of them.
 type Findings struct {
 	FeedRecords int64 `json:"feed_records"` // different ones
 	Events      int64 `json:"events"`       // of the span, in the topic
@@ -157,12 +157,19 @@ type Findings struct {
 
 // Finding is one record that is not as it should be.
 type Finding struct {
-	What     string `json:"what"` // missing, unexpected, doubled or different
-	ReportID string `json:"report_id"`
+	What       string    `json:"what"` // missing, unexpected, doubled or different
+	ReportID   string    `json:"report_id"`
+	ReportTime time.Time `json:"report_time,omitzero"` // whole seconds
+	// Key is what an event that is missing would be keyed by: most often the Correlation
+	// ID of the call.
+	Key string `json:"key,omitempty"`
+	// At is PARTITION:OFFSET of the topic's last event of this Report ID; empty if it has
+	// none.
+	At string `json:"at,omitempty"`
 }
 
-// MaxListed is how many findings a state lists.
-const MaxListed = 500
+// MaxListed is how many findings a state lists. It is written with every window.
+const MaxListed = 200
 
 // Differ reports whether feed and topic are not the same.
 func (f *Findings) Differ() bool {

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -194,6 +195,9 @@ func TestVerify(t *testing.T) {
 				if want := map[string][]string{"missing": lost, "doubled": doubled}[listed.What]; !slices.Contains(want, listed.ReportID) {
 					t.Errorf("%s is said to be %s", listed.ReportID, listed.What)
 				}
+				if !span.Contains(cdr.InstantOf(listed.ReportTime)) || (listed.What == "missing") != (listed.Key != "") || w.eventAt(listed.At) != map[string]string{"doubled": listed.ReportID}[listed.What] {
+					t.Errorf("%+v does not tell when and where", listed)
+				}
 			}
 			if repair && f.Repaired != f.Missing {
 				t.Errorf("%d of %d are repaired", f.Repaired, f.Missing)
@@ -235,6 +239,19 @@ func (w *world) spoilEvents(lose, double int) (lost, doubled []string) {
 		}
 	}
 	return lost, doubled
+}
+
+// eventAt returns the Report ID of the event at PARTITION:OFFSET; "" if there is none.
+func (w *world) eventAt(place string) string {
+	w.t.Helper()
+	for partition := range w.events {
+		for _, r := range w.partition(eventsTopic, partition) {
+			if fmt.Sprintf("%d:%d", partition, r.Offset) == place {
+				return headerOf(r, "ce_id")
+			}
+		}
+	}
+	return ""
 }
 
 // runner is a command's side of a job in this world.

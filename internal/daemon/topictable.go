@@ -10,7 +10,7 @@ import (
 )
 
 // topicTable holds what a span of the events topic says of one source: of each Report
-// ID the last content, in 32 bytes. It is filled in the order of the topic, sorted
+// ID the last content, in 40 bytes. It is filled in the order of the topic, sorted
 // once, and asked then; what comes later is kept beside.
 type topicTable struct {
 	buckets [256][]topicEntry // by the first byte of the ID, so that none grows by much
@@ -21,6 +21,8 @@ type topicTable struct {
 type topicEntry struct {
 	id            cdr.ReportID
 	hash          uint64
+	offset        int64 // of the last event
+	partition     uint16
 	reportSeconds uint32 // since 1970; 0: none
 	comparable    bool   // hash compares with what the feed returns
 	seen          bool   // the feed returned it
@@ -34,7 +36,8 @@ func (t *topicTable) add(e topicEntry) {
 		return
 	}
 	if known := t.find(e.id); known != nil {
-		known.hash, known.comparable = e.hash, e.comparable
+		e.seen = known.seen
+		*known = e
 		return
 	}
 	t.later[e.id] = &e
@@ -42,7 +45,7 @@ func (t *topicTable) add(e topicEntry) {
 
 // sort makes the table ready to be asked: of each ID the last content is left. It
 // calls doubled for every event with the content of the one before it.
-func (t *topicTable) sort(doubled func(cdr.ReportID)) {
+func (t *topicTable) sort(doubled func(topicEntry)) {
 	t.sorted, t.later = true, map[cdr.ReportID]*topicEntry{}
 	for i, bucket := range t.buckets {
 		slices.SortStableFunc(bucket, func(a, b topicEntry) int { return bytes.Compare(a.id[:], b.id[:]) })
@@ -54,7 +57,7 @@ func (t *topicTable) sort(doubled func(cdr.ReportID)) {
 				kept = append(kept, e)
 				continue
 			case kept[last].hash == e.hash:
-				doubled(e.id)
+				doubled(e)
 			}
 			kept[last] = e
 		}

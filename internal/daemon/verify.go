@@ -75,9 +75,9 @@ func (v *verification) load(ctx context.Context) error {
 	if err := v.scan(ctx, eventlog.AtTime(v.since())); err != nil {
 		return err
 	}
-	v.table.sort(func(id cdr.ReportID) {
+	v.table.sort(func(e topicEntry) {
 		v.findings.Doubled++
-		v.list("doubled", uuidText(id))
+		v.list(e.finding("doubled"))
 	})
 	for e := range v.table.all() {
 		if v.inSpan(e) {
@@ -105,7 +105,10 @@ func (v *verification) scan(ctx context.Context, from eventlog.Place) error {
 		if e.Source == "" {
 			v.unheadedN++
 		}
-		v.table.add(topicEntry{id: e.ReportID, hash: e.Hash, comparable: e.Comparable, reportSeconds: uint32(e.ReportTimeMillis / 1000)})
+		v.table.add(topicEntry{
+			id: e.ReportID, hash: e.Hash, comparable: e.Comparable, reportSeconds: uint32(e.ReportTimeMillis / 1000),
+			partition: uint16(e.Partition), offset: e.Offset,
+		})
 		return nil
 	})
 	v.findings.Foreign += ends.Skipped()
@@ -163,7 +166,11 @@ func (v *verification) lacks(item *schema.Item) bool {
 	v.missing[item.ID] = true
 	v.findings.FeedRecords++
 	v.findings.Missing++
-	v.list("missing", string(item.ReportID))
+	missing := offsets.Finding{What: "missing", ReportID: string(item.ReportID), Key: string(item.Key)}
+	if item.HasReportTime {
+		missing.ReportTime = time.Unix(item.ReportTimeMillis/1000, 0).UTC()
+	}
+	v.list(missing)
 	return true
 }
 
@@ -178,7 +185,7 @@ func (v *verification) lacksLetter(item *schema.Item) bool {
 		return false
 	}
 	v.findings.Missing++
-	v.list("missing", "without a Report ID, SHA-256 "+hex.EncodeToString(sum[:]))
+	v.list(offsets.Finding{What: "missing", ReportID: "without a Report ID, SHA-256 " + hex.EncodeToString(sum[:])})
 	return true
 }
 
@@ -193,7 +200,9 @@ func (v *verification) compare(e *topicEntry, item *schema.Item) {
 	v.findings.FeedRecords++
 	if v.job.Fields && e.comparable && e.hash != item.Hash {
 		v.findings.Different++
-		v.list("different", string(item.ReportID))
+		different := e.finding("different")
+		different.ReportID = string(item.ReportID)
+		v.list(different)
 	}
 }
 
@@ -205,15 +214,24 @@ func (v *verification) conclude() {
 	for e := range v.table.all() {
 		if _, missed := v.missing[e.id]; !e.seen && !missed && v.inSpan(e) { // or it was published meanwhile
 			v.findings.Unexpected++
-			v.list("unexpected", uuidText(e.id))
+			v.list(e.finding("unexpected"))
 		}
 	}
 }
 
-func (v *verification) list(what, id string) {
+func (v *verification) list(finding offsets.Finding) {
 	if len(v.findings.Listed) < offsets.MaxListed {
-		v.findings.Listed = append(v.findings.Listed, offsets.Finding{What: what, ReportID: id})
+		v.findings.Listed = append(v.findings.Listed, finding)
 	}
+}
+
+// finding says what is wrong with an event.
+func (e *topicEntry) finding(what string) offsets.Finding {
+	finding := offsets.Finding{What: what, ReportID: uuidText(e.id), At: fmt.Sprintf("%d:%d", e.partition, e.offset)}
+	if e.reportSeconds != 0 {
+		finding.ReportTime = time.Unix(int64(e.reportSeconds), 0).UTC()
+	}
+	return finding
 }
 
 // uuidText writes an identity as the UUID that it is, unless the Report ID was none.
