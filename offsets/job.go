@@ -37,6 +37,9 @@ type Job struct {
 	Kind    JobKind        `json:"kind"`
 	Source  cdr.SourceName `json:"source"`
 	Span    cdr.Span       `json:"span"`
+	// UpToEdge ends the span where the source itself is when the job is accepted, if that
+	// comes first: nobody else knows that exactly.
+	UpToEdge bool `json:"up_to_edge,omitempty"`
 
 	// Of Verify: Fields compares what the records say too, not only their Report IDs;
 	// Repair publishes what is missing.

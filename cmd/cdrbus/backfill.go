@@ -47,7 +47,7 @@ TIME is RFC 3339, a time ago (36h, 30d), or earliest: as far back as the feed an
 					return showEstimate(cmd, k, source, asked, run.output.json)
 				}
 				job := jobs.New(offsets.Backfill, cdr.SourceName(source.Name), hostName())
-				job.Span = asked
+				job.Span, job.UpToEdge = asked, span.to == ""
 				return runJob(cmd, k, &run, job)
 			})
 		},
@@ -88,7 +88,7 @@ type spanFlags struct{ source, from, to string }
 func (f *spanFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.source, "source", "", "name of the source; may be left out if there is only one")
 	cmd.Flags().StringVar(&f.from, "from", "", "where the span begins: RFC 3339, a time ago, or earliest")
-	cmd.Flags().StringVar(&f.to, "to", "", "where it ends (default: now, less the feed's minimum age)")
+	cmd.Flags().StringVar(&f.to, "to", "", "where it ends (default: where the source itself is)")
 }
 
 // resolve returns the source and the span, which lies where the feed answers.

@@ -47,7 +47,7 @@ TIME is RFC 3339, a time ago (36h, 30d), or earliest.`,
 					return err
 				}
 				job := jobs.New(offsets.Verify, cdr.SourceName(source.Name), hostName())
-				job.Span, job.Fields, job.Repair = asked, fields, repair
+				job.Span, job.UpToEdge, job.Fields, job.Repair = asked, span.to == "", fields, repair
 				return runJob(cmd, k, &run, job)
 			})
 		},

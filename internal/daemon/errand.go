@@ -179,6 +179,7 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 	case known && state.Phase.Ended(), s.hasErrand(job.ID):
 		return nil
 	case !known:
+		job = s.upToEdge(job)
 		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
 	}
 	state.Owner = l.daemon.name()
@@ -195,6 +196,15 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 	}
 	s.errands = append(s.errands, l.newErrand(ctx, s, state))
 	return nil
+}
+
+// upToEdge ends a job's span where the source itself is, if that is asked for and there
+// is something of the span before.
+func (s *source) upToEdge(job offsets.Job) offsets.Job {
+	if published := s.position.FeedPublished; job.UpToEdge && job.Span.StartInclusive < published {
+		job.Span.EndExclusive = min(job.Span.EndExclusive, published)
+	}
+	return job
 }
 
 // unfit tells why a source cannot do a job; empty: it can.

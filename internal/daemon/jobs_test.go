@@ -132,6 +132,32 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 	})
 }
 
+// TestJobUpToTheEdge: who asks for everything up to now gets it up to where the source
+// is, which may be behind for many reasons; one that has not come to the span says so.
+func TestJobUpToTheEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, nil)
+		cfg := w.config("", w.source("acme", eager))
+		w.runFor(cfg, 10*time.Minute)
+		published := w.position("acme").FeedPublished
+		now := cdr.InstantOf(time.Now())
+		ask := func(start, end cdr.Instant) offsets.JobState {
+			id := w.ask(offsets.Job{Kind: offsets.Verify, Source: "acme", Span: cdr.Span{StartInclusive: start, EndExclusive: end}, UpToEdge: true})
+			w.runFor(cfg, time.Minute)
+			return w.jobState(id)
+		}
+		if state := ask(published.Add(-time.Hour), published.Add(-time.Minute)); state.Phase != offsets.JobDone || state.Job.Span.EndExclusive != published.Add(-time.Minute) {
+			t.Errorf("a span before the edge %s: %+v", published, state)
+		}
+		if state := ask(published.Add(-time.Hour), now); state.Phase != offsets.JobDone || state.Job.Span.EndExclusive < published || state.Job.Span.EndExclusive >= now || state.Findings.Differ() {
+			t.Errorf("a span beyond the edge %s: %+v", published, state)
+		}
+		if state := ask(now.Add(time.Hour), now.Add(2*time.Hour)); state.Phase != offsets.JobFailed || !strings.Contains(state.Message, "where the source itself is") {
+			t.Errorf("a span behind the edge: %+v", state)
+		}
+	})
+}
+
 // TestEndedJobsAreForgotten when their topic has no more of them, and not before.
 func TestEndedJobsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
