@@ -107,7 +107,7 @@ type receiptField struct {
 var receiptFields = []receiptField{
 	{"source", "Name of the source.", func(r *Receipt) avroValue { return (*text)(&r.Source) }},
 	{"counter", "Number of the commit of this source: 1 is the first, each adds one.", func(r *Receipt) avroValue { return (*ordinal)(&r.Counter) }},
-	{"purpose", "Why the window was asked for: live, catch_up, sweep, backfill and so on; gap and start ask nothing.", func(r *Receipt) avroValue { return (*text)(&r.Purpose) }},
+	{"purpose", "Why the window was asked for: live, catch_up, sweep, backfill and so on; gap, start and mend (a position as a person said) ask nothing.", func(r *Receipt) avroValue { return (*text)(&r.Purpose) }},
 	{"endpoint", "feed (windows by report time) or stream (windows by time of insertion).", func(r *Receipt) avroValue { return (*text)(&r.Endpoint) }},
 	{"definition", "What the source asked for then: endpoint, host, path and locations, for people to read.", func(r *Receipt) avroValue { return (*text)(&r.Definition) }},
 	{"orgUuid", "Organisation, once a record told it.", func(r *Receipt) avroValue { return (*optionalText)(&r.OrgUUID) }},
