@@ -84,6 +84,9 @@ type explanation struct {
 	forGood bool
 }
 
+// createOrGrant is the remedy where a topic cannot be seen.
+const createOrGrant = "if this is the first time, let cdrbus run create it; else grant Describe on it"
+
 // explanations is asked from the top; a cause stands before its consequence
 // (a refused certificate before the closed connection).
 var explanations = []explanation{
@@ -123,9 +126,9 @@ var explanations = []explanation{
 	{code(kafka.RecordListTooLarge), "the batch is larger than a log segment", "raise segment.bytes of the topic with kafka-configs.sh", false},
 
 	// Clusters in motion.
-	{code(kafka.UnknownTopicOrPartition), "the topic or partition does not exist, or the ACLs hide it", "create it, or grant Describe on it", false},
-	{target(protocol.ErrNoTopic), "the topic does not exist, or the ACLs hide it", "create it, or grant Describe on it", false},
-	{target(protocol.ErrNoPartition), "the partition does not exist, or the ACLs hide the topic", "create it, or grant Describe on the topic", false},
+	{code(kafka.UnknownTopicOrPartition), "the topic or partition does not exist, or the ACLs hide it", createOrGrant, false},
+	{target(protocol.ErrNoTopic), "the topic does not exist, or the ACLs hide it", createOrGrant, false},
+	{target(protocol.ErrNoPartition), "the partition does not exist, or the ACLs hide the topic", createOrGrant, false},
 	{target(protocol.ErrNoLeader), "the partition has no leader", "start the brokers that hold its replicas", false},
 	{code(kafka.LeaderNotAvailable), "the partition has no leader", "start the brokers that hold its replicas", false},
 	{code(kafka.BrokerNotAvailable), "a broker that leads the partition is not available", "start the broker", false},

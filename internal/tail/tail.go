@@ -185,8 +185,6 @@ func explain(err error) error {
 	switch {
 	case errors.As(err, &gone):
 		return fmt.Errorf("%w; begin with what is left: --from earliest", err)
-	case errors.Is(err, kafka.UnknownTopicOrPartition):
-		return fmt.Errorf("%w; it is created by the first cdrbus run with this configuration", err)
 	case errors.Is(err, kafka.TopicAuthorizationFailed):
 		return fmt.Errorf("%w; to read, the operations Read and Describe are enough", err)
 	}
