@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,8 @@ a fifth of the request budget, and goes on with it after any restart. Ctrl-C lea
 it running; 'cdrbus jobs follow ID' comes back to it. If no daemon is running, this
 command does the work itself.
 
-TIME is RFC 3339, a time ago (36h, 30d), or earliest: as far back as the feed answers.`,
+TIME is a day (its first second in UTC), RFC 3339, a time ago (36h, 30d), or
+earliest: as far back as the feed answers.`,
 		Example: `  cdrbus backfill -c cdrbus.yaml --source acme --from earliest --dry-run
   cdrbus backfill -c cdrbus.yaml --source acme --from 30d
   cdrbus backfill -c cdrbus.yaml --source acme --from 2026-11-01T00:00:00Z --to 2026-11-03T00:00:00Z`,
@@ -87,7 +89,7 @@ type spanFlags struct{ source, from, to string }
 
 func (f *spanFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.source, "source", "", "name of the source; may be left out if there is only one")
-	cmd.Flags().StringVar(&f.from, "from", "", "where the span begins: RFC 3339, a time ago, or earliest")
+	cmd.Flags().StringVar(&f.from, "from", "", "where the span begins: a day, RFC 3339, a time ago, or earliest")
 	cmd.Flags().StringVar(&f.to, "to", "", "where it ends (default: where the source itself is)")
 }
 
@@ -107,7 +109,7 @@ func (f *spanFlags) resolve(cfg *config.Config, now time.Time) (*config.Source, 
 	youngest := now.Add(-source.MinAge - time.Minute)
 	span := cdr.Span{EndExclusive: cdr.InstantOf(youngest)}
 	if f.from == "" {
-		return nil, cdr.Span{}, usageError{errors.New("--from: say where the span begins: RFC 3339, a time ago such as 36h, or earliest")}
+		return nil, cdr.Span{}, usageError{errors.New("--from: say where the span begins: a day, RFC 3339, a time ago such as 36h, or earliest")}
 	}
 	if span.StartInclusive, err = timeFlag("--from", f.from, source, now); err != nil {
 		return nil, cdr.Span{}, err
@@ -135,9 +137,12 @@ func (f *spanFlags) resolve(cfg *config.Config, now time.Time) (*config.Source, 
 }
 
 func timeFlag(flag, text string, source *config.Source, now time.Time) (cdr.Instant, error) {
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return cdr.InstantOf(day), nil
+	}
 	var at config.Start
-	if err := at.UnmarshalText([]byte(text)); err != nil {
-		return 0, usageError{fmt.Errorf("%s %q: want RFC 3339 such as 2026-11-22T00:00:00Z, a time ago such as 36h or 30d, or earliest", flag, text)}
+	if err := at.UnmarshalText([]byte(strings.TrimPrefix(text, "-"))); err != nil {
+		return 0, usageError{fmt.Errorf("%s %q: want a day such as 2026-11-22 (UTC), RFC 3339 such as 2026-11-22T06:00:00Z, a time ago such as 36h or 30d, or earliest", flag, text)}
 	}
 	return at.Resolve(now, source.Lookback), nil
 }
@@ -155,7 +160,12 @@ func showEstimate(cmd *cobra.Command, k *commandKafka, source *config.Source, sp
 	if e.RecordsPerHour > 0 {
 		rate = fmt.Sprintf("%.0f records an hour", e.RecordsPerHour)
 	}
-	_, err = fmt.Fprintf(out, "%s of source %s (%s), at %s:\n  %d first requests and %d for further pages\n  about %s with the whole request budget, at most %s beside a live daemon\nNothing was asked or published.\n",
-		span, source.Name, span.Duration(), rate, e.Windows, e.Pages, max(e.Alone, time.Minute), max(e.Beside, time.Minute))
+	_, err = fmt.Fprintf(out, "%s of source %s (%s), at %s:\n  %s\nNothing was asked or published.\n", span, source.Name, span.Duration(), rate, costs(e))
 	return err
+}
+
+// costs tells what an estimate comes to.
+func costs(e jobs.Estimate) string {
+	return fmt.Sprintf("%d first requests and %d for further pages, about %s with the whole request budget, at most %s beside a live daemon",
+		e.Windows, e.Pages, max(e.Alone, time.Minute), max(e.Beside, time.Minute))
 }

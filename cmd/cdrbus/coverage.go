@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 	_ "time/tzdata" // images without zoneinfo know --time-zone too
 
@@ -60,8 +61,8 @@ why, and when it probably will be. It needs no running daemon.`,
 	configFlag(cmd, &flags.config)
 	f := cmd.Flags()
 	f.StringArrayVar(&flags.sources, "source", nil, "tell of this source only; may be repeated")
-	f.StringVar(&flags.from, "from", "", "begin at this day or RFC 3339 time")
-	f.StringVar(&flags.to, "to", "", "end before this day or RFC 3339 time (default now)")
+	f.StringVar(&flags.from, "from", "", "begin at this day, RFC 3339 time, or time ago (36h)")
+	f.StringVar(&flags.to, "to", "", "end before this day, RFC 3339 time, or time ago (default now)")
 	f.IntVar(&flags.days, "days", 7, "the last days, today included, where --from and --require are not given")
 	f.StringArrayVar(&flags.require, "require", nil, "exit with 3 unless this day (2026-11-22), month (2026-11) or START/END is settled; may be repeated")
 	f.StringVar(&flags.zone, "time-zone", "UTC", "whose days are meant, such as Europe/Berlin")
@@ -157,13 +158,13 @@ func (f *coverageFlags) span(zone *time.Location, now cdr.Instant) (cdr.Span, er
 	span := cdr.Span{EndExclusive: now}
 	var err error
 	if f.to != "" {
-		if span.EndExclusive, err = coverage.ParseTime(f.to, zone); err != nil {
+		if span.EndExclusive, err = coverageTime(f.to, zone, now); err != nil {
 			return span, fmt.Errorf("--to: %w", err)
 		}
 	}
 	switch {
 	case f.from != "":
-		if span.StartInclusive, err = coverage.ParseTime(f.from, zone); err != nil {
+		if span.StartInclusive, err = coverageTime(f.from, zone, now); err != nil {
 			return span, fmt.Errorf("--from: %w", err)
 		}
 	case f.onlyRequired():
@@ -177,14 +178,28 @@ func (f *coverageFlags) span(zone *time.Location, now cdr.Instant) (cdr.Span, er
 	return span, nil
 }
 
+// coverageTime reads a day of a zone, RFC 3339, or a time ago.
+func coverageTime(text string, zone *time.Location, now cdr.Instant) (cdr.Instant, error) {
+	if ago, err := config.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
+		return now.Add(-ago), nil
+	}
+	at, err := coverage.ParseTime(text, zone)
+	if err != nil {
+		return at, fmt.Errorf("%q: want a day such as 2026-11-22, RFC 3339 such as 2026-11-22T06:00:00Z, or a time ago such as 36h", text)
+	}
+	return at, nil
+}
+
 func (f *coverageFlags) print(w io.Writer, answer coverage.Answer) error {
 	if f.output.json {
 		return writeJSON(w, answer)
 	}
-	if f.onlyRequired() {
-		return coverage.RenderVerdicts(w, answer.Required)
-	}
-	return answer.Render(w, terminalWidth(w))
+	return writeWithPath(w, f.config, func(text io.Writer) error {
+		if f.onlyRequired() {
+			return coverage.RenderVerdicts(text, answer.Required)
+		}
+		return answer.Render(text, terminalWidth(w))
+	})
 }
 
 // onlyRequired reports whether nothing but what is required was asked for.

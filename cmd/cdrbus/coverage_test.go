@@ -116,7 +116,7 @@ func TestCoverageCommand(t *testing.T) {
 		{"--source acme --from " + day(2) + " --to " + day(1), exitAsked, "settled  " + day(2) + " 00:00:00  " + day(1) + " 00:00:00  1 d", ""},
 		{"", exitAsked, "1 record of the windows topic skipped", ""},
 		{"--require " + day(3), exitUsage, "", "source globex has no receipt: has cdrbus run"},
-		{"--source acme --require " + day(100), exitUsage, "", "to read it: cdrbus backfill -c FILE --source acme --from"},
+		{"--source acme --require " + day(100), exitUsage, "", "to read it: cdrbus backfill -c " + path + " --source acme --from"},
 		{"--source acme --require " + day(-1), exitUsage, "", "ends in the future; it can be complete by"},
 		{"--source acme --require " + day(1) + "T06:00:00Z/" + day(1) + "T05:00:00Z", exitUsage, "", "the end must be later than the start"},
 		{"--source acme --from " + day(1) + " --to " + day(2), exitUsage, "", "the end must be later than the start"},

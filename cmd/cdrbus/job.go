@@ -3,16 +3,17 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"golang.org/x/term"
 
 	"cdrbus/internal/jobs"
 	"cdrbus/offsets"
@@ -35,8 +36,12 @@ func newJobs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs",
 		Short: "See, rejoin and cancel what was left with the owners of the sources",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `jobs shows what backfill, verify and offsets have asked the owners of the sources to
+do, and what came of it.`,
+		Example: `  cdrbus jobs list -c cdrbus.yaml
+  cdrbus jobs follow 20261122-101500-3f2a9c41 -c cdrbus.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newJobsList(), newJobsFollow(), newJobsCancel())
 	return cmd
@@ -69,15 +74,40 @@ func newJobsList() *cobra.Command {
 
 func writeJobs(w io.Writer, all []offsets.JobState) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(w, "no jobs")
+		return err
+	}
 	fmt.Fprintln(table, "ID\tKIND\tSOURCE\tSPAN\tSTATE\tDONE TO\tPUBLISHED\tMESSAGE")
 	for _, s := range all {
 		span, next := s.Job.Span.String(), s.Next.String()
 		if s.Job.Span.IsZero() { // an edit of the position
 			span, next = "", ""
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Job.ID, s.Job.Kind, s.Job.Source, span, cmp.Or(s.Phase, "not accepted"), next, s.Published, s.Message)
+		line := fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s", s.Job.ID, s.Job.Kind, s.Job.Source, span, cmp.Or(s.Phase, "not accepted"), next, s.Published, cmp.Or(s.Message, found(s.Findings)))
+		fmt.Fprintln(table, strings.TrimRight(line, "\t"))
 	}
 	return table.Flush()
+}
+
+// found sums up what a verification has found so far.
+func found(f *offsets.Findings) string {
+	if f == nil {
+		return ""
+	}
+	var parts []string
+	for _, p := range []struct {
+		n    int64
+		what string
+	}{{f.Missing, "missing"}, {f.Repaired, "repaired"}, {f.Unexpected, "unexpected"}, {f.Doubled, "doubled"}, {f.Different, "different"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	if len(parts) == 0 {
+		return "no difference"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func newJobsFollow() *cobra.Command {
@@ -87,14 +117,14 @@ func newJobsFollow() *cobra.Command {
 		Short: "Come back to a job and follow it to its end",
 		Long: `follow shows the progress of a job and ends with it. If nobody is at the job (no
 daemon is running, and the command that began it was stopped), this command goes on
-with it.`,
+with it. It exits as the command that began the job would have.`,
 		Example: "  cdrbus jobs follow 20261122-101500-3f2a9c41 -c cdrbus.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withKafka(&flags, func(k *commandKafka) error {
-				return followJob(cmd, k, &flags, args[0], func(ctx context.Context, r *jobs.Runner) (offsets.JobState, error) {
+				return knownJob(followJob(cmd, k, &flags, args[0], func(ctx context.Context, r *jobs.Runner) (offsets.JobState, error) {
 					return r.Rejoin(ctx, args[0])
-				})
+				}))
 			})
 		},
 	}
@@ -112,16 +142,41 @@ func newJobsCancel() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withKafka(&flags, func(k *commandKafka) error {
-				place, err := jobs.Find(cmd.Context(), k.reader, k.config, args[0])
-				if err != nil {
-					return err
-				}
-				return jobs.Cancel(cmd.Context(), k.runner.Client, k.config, place.Job)
+				return knownJob(cancelJob(cmd, k, args[0]))
 			})
 		},
 	}
 	configFlag(cmd, &flags.config)
 	return cmd
+}
+
+// knownJob marks the error that a job is unknown as the caller's.
+func knownJob(err error) error {
+	if errors.Is(err, jobs.ErrUnknown) {
+		return usageError{fmt.Errorf("%w; 'cdrbus jobs list -c FILE' has those that there are", err)}
+	}
+	return err
+}
+
+// cancelJob asks for the end of a job that has not ended.
+func cancelJob(cmd *cobra.Command, k *commandKafka, id string) error {
+	all, err := jobs.List(cmd.Context(), k.reader, k.config)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(all, func(s offsets.JobState) bool { return s.Job.ID == id })
+	if at < 0 {
+		return fmt.Errorf("cancel job %s: %w", id, jobs.ErrUnknown)
+	}
+	if phase := all[at].Phase; phase.Ended() {
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "job %s has ended before: %s\n", id, phase)
+		return err
+	}
+	if err := jobs.Cancel(cmd.Context(), k.runner.Client, k.config, all[at].Job); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "the owner of source %s is asked to end job %s, and looks every 10 seconds\n", all[at].Job.Source, id)
+	return err
 }
 
 // runJob submits a job and follows it, or leaves it where it is.
@@ -136,6 +191,15 @@ func runJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, job offsets.Jo
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), job.ID)
 		return err
 	}
+	source, err := k.config.SourceNamed(string(job.Source))
+	if err != nil {
+		return err
+	}
+	estimate, err := jobs.EstimateSpan(cmd.Context(), k.reader, k.config, source, job.Span)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "job %s: %s\n", job.ID, costs(estimate))
 	return followJob(cmd, k, flags, job.ID, func(ctx context.Context, r *jobs.Runner) (offsets.JobState, error) { return r.Run(ctx, job) })
 }
 
@@ -155,8 +219,7 @@ func followJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, id string, 
 	progress.end()
 	switch {
 	case cmd.Context().Err() != nil && !state.Phase.Ended():
-		fmt.Fprintf(cmd.ErrOrStderr(), "left; come back with: cdrbus jobs follow %s -c %s\n", id, flags.config)
-		return nil
+		return progress.left()
 	case err != nil:
 		return err
 	}
@@ -175,6 +238,8 @@ func showJob(w io.Writer, s offsets.JobState, asJSON bool) error {
 		if s.SkippedSeconds > 0 {
 			fmt.Fprintf(w, "%s of it could not be read: %s\n", time.Duration(s.SkippedSeconds)*time.Second, s.Message)
 		}
+	} else if s.Phase == offsets.JobDone && s.Job.Kind == offsets.Mend {
+		fmt.Fprintf(w, "edit of %s: %s\n", s.Job.Source, s.Message)
 	}
 	switch {
 	case s.Phase == offsets.JobDone && s.Job.Kind == offsets.Verify:
@@ -183,57 +248,6 @@ func showJob(w io.Writer, s offsets.JobState, asJSON bool) error {
 		return fmt.Errorf("job %s has %s: %s", s.Job.ID, s.Phase, s.Message)
 	default:
 		return nil
-	}
-}
-
-// jobProgress is a bar on a terminal, and a line now and then anywhere else.
-type jobProgress struct {
-	out      io.Writer
-	id       string
-	bar      *progressbar.ProgressBar
-	terminal bool
-	told     time.Time
-}
-
-func newJobProgress(out io.Writer, id string) *jobProgress {
-	file, ok := out.(*os.File)
-	return &jobProgress{out: out, id: id, terminal: ok && term.IsTerminal(int(file.Fd()))}
-}
-
-func (p *jobProgress) waiting(patience time.Duration) {
-	fmt.Fprintf(p.out, "job %s: waiting up to %s for the source's owner\n", p.id, patience)
-}
-
-func (p *jobProgress) alone() {
-	fmt.Fprintf(p.out, "job %s: no daemon is at it, doing it here\n", p.id)
-}
-
-// linesEvery is how often progress is told where there is no terminal.
-const linesEvery = 10 * time.Second
-
-func (p *jobProgress) show(s offsets.JobState) {
-	done, all := int64(s.Next-s.Job.Span.StartInclusive), int64(s.Job.Span.EndExclusive-s.Job.Span.StartInclusive)
-	text := fmt.Sprintf("%s %s: %d published, at %s", s.Job.Kind, s.Job.Source, s.Published, s.Next)
-	switch {
-	case p.terminal && p.bar == nil:
-		p.bar = progressbar.NewOptions64(all,
-			progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(text), progressbar.OptionShowBytes(false),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionFullWidth())
-		fallthrough
-	case p.terminal:
-		p.bar.Describe(text)
-		_ = p.bar.Set64(done)
-	case time.Since(p.told) > linesEvery:
-		p.told = time.Now()
-		fmt.Fprintf(p.out, "%s (%.0f %%)\n", text, 100*float64(done)/float64(max(all, 1)))
-	}
-}
-
-func (p *jobProgress) end() {
-	if p.bar != nil {
-		_ = p.bar.Exit()
-		fmt.Fprintln(p.out)
-		p.bar = nil
 	}
 }
 

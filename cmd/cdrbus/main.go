@@ -37,11 +37,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitAsked
 	}
-	fmt.Fprintf(stderr, "cdrbus: %v\n", err)
+	text := err.Error()
+	if path := cmd.Flags().Lookup("config"); path != nil {
+		text = withPath(text, path.Value.String())
+	}
+	fmt.Fprintf(stderr, "cdrbus: %s\n", text)
 	return exitCode(err)
 }
 

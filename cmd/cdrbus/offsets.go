@@ -62,7 +62,7 @@ position. It only reads, and disturbs no daemon.`,
 				if output.json {
 					return writeJSON(cmd.OutOrStdout(), rows)
 				}
-				return positions.WriteRows(cmd.OutOrStdout(), rows)
+				return writeWithPath(cmd.OutOrStdout(), path, func(w io.Writer) error { return positions.WriteRows(w, rows) })
 			})
 		},
 	}
@@ -94,7 +94,7 @@ whether a restore would take it. It only reads, and disturbs no daemon.`,
 				if output.json {
 					return writeJSON(cmd.OutOrStdout(), report)
 				}
-				return report.Write(cmd.OutOrStdout())
+				return writeWithPath(cmd.OutOrStdout(), path, report.Write)
 			})
 		},
 	}
@@ -134,7 +134,7 @@ set --published TIME does so where you know better, or where no receipt is left.
 set --journal-from OFFSET gives up the ID journal before an offset, where it cannot
 be read. What the feed still returns of those records is published again.
 
-TIME is RFC 3339, or a time ago (36h, 30d).`,
+TIME is a day (its first second in UTC), RFC 3339, or a time ago (36h, 30d).`,
 		Example: `  cdrbus offsets set acme --from-receipts -c cdrbus.yaml
   cdrbus offsets set acme --published 2026-11-22T00:00:00Z -c cdrbus.yaml --dry-run
   cdrbus offsets set acme --journal-from 41875 -c cdrbus.yaml`,
@@ -176,7 +176,8 @@ are published already are left out, as the ID journal knows them: nothing is dou
 reset --to a time ahead: the records up to there are skipped and recorded as a gap.
 The sweeps bring of them, as late, what the feed still answers for.
 
-TIME is RFC 3339, a time ago (36h, 30d), or earliest: as far back as the feed answers.`,
+TIME is a day (its first second in UTC), RFC 3339, a time ago (36h, 30d), or
+earliest: as far back as the feed answers.`,
 		Example: `  cdrbus offsets reset acme --to 2026-11-22T00:00:00Z -c cdrbus.yaml --dry-run
   cdrbus offsets reset acme --to 36h -c cdrbus.yaml --yes`,
 		Args: cobra.ExactArgs(1),
@@ -348,7 +349,7 @@ func (f *editFlags) show(cmd *cobra.Command, plan *positions.Plan) error {
 	if f.output.json {
 		return writeJSON(cmd.OutOrStdout(), plan)
 	}
-	if err := plan.Write(cmd.OutOrStdout()); err != nil || !f.dryRun {
+	if err := writeWithPath(cmd.OutOrStdout(), f.config, plan.Write); err != nil || !f.dryRun {
 		return err
 	}
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), "Nothing was changed.")
@@ -365,14 +366,21 @@ func (f *editFlags) confirm(cmd *cobra.Command) error {
 		return usageError{errors.New("there is no terminal to ask on: look at it with --dry-run, then give --yes")}
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), "Do this? Type yes: ")
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the answer: %w", err)
+	answers := make(chan string, 1)
+	go func() { // it ends with the program, if nobody answers
+		answer, _ := bufio.NewReader(in).ReadString('\n') // cut short, it is not yes
+		answers <- answer
+	}()
+	select {
+	case <-cmd.Context().Done():
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return errors.New("not done: interrupted")
+	case answer := <-answers:
+		if strings.TrimSpace(answer) != "yes" {
+			return errors.New("not done: the answer was not yes")
+		}
+		return nil
 	}
-	if strings.TrimSpace(answer) != "yes" {
-		return errors.New("not done: the answer was not yes")
-	}
-	return nil
 }
 
 func (f *editFlags) do(cmd *cobra.Command, m *mend.Mender, source *config.Source, edit offsets.Edit, plan *positions.Plan) error {
@@ -389,7 +397,7 @@ func (f *editFlags) do(cmd *cobra.Command, m *mend.Mender, source *config.Source
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "done: source %s: %s\n", source.Name, message)
 	for _, command := range plan.Next {
-		fmt.Fprintf(cmd.ErrOrStderr(), "afterwards: %s\n", strings.ReplaceAll(command, "-c FILE", "-c "+f.config))
+		fmt.Fprintf(cmd.ErrOrStderr(), "afterwards: %s\n", withPath(command, f.config))
 	}
 	return nil
 }
@@ -439,7 +447,7 @@ func (f *editFlags) showAll(cmd *cobra.Command, plans []*positions.Plan) error {
 		return writeJSON(cmd.OutOrStdout(), plans)
 	}
 	for _, plan := range plans {
-		if err := plan.Write(cmd.OutOrStdout()); err != nil {
+		if err := writeWithPath(cmd.OutOrStdout(), f.config, plan.Write); err != nil {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -63,4 +64,23 @@ func writeJSON(w io.Writer, value any) error {
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(value)
+}
+
+// withPath puts the configuration's path into the commands that a text tells, so that
+// they can be copied.
+func withPath(text, path string) string {
+	if path == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, "-c FILE", "-c "+path)
+}
+
+// writeWithPath is withPath for what write writes.
+func writeWithPath(w io.Writer, path string, write func(io.Writer) error) error {
+	var text strings.Builder
+	if err := write(&text); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, withPath(text.String(), path))
+	return err
 }

@@ -59,10 +59,10 @@ its schema is lost, and ends tail with 1 if the registry does not answer.`
 
 const tailExample = `  cdrbus tail -c cdrbus.yaml                                   what is committed from now on
   cdrbus tail -c cdrbus.yaml -n 20                             the last 20 events first
-  cdrbus tail -c cdrbus.yaml --from -1h --no-follow            the last hour, then end
+  cdrbus tail -c cdrbus.yaml --from 1h --no-follow             the last hour, then end
   cdrbus tail -c cdrbus.yaml --from earliest --no-follow > all.jsonl
   cdrbus tail -c cdrbus.yaml --from 3:1200,5:77 --limit 10     from these offsets
-  cdrbus tail -c cdrbus.yaml --source acme --late --from -1d
+  cdrbus tail -c cdrbus.yaml --source acme --late --from 1d
   cdrbus tail -c cdrbus.yaml --fields reportTime,callType,duration
   cdrbus tail -c cdrbus.yaml | jq -r 'select(.event.duration > 3600) | .event.reportId'`
 
@@ -78,8 +78,8 @@ func newTail() *cobra.Command {
 	}
 	configFlag(cmd, &f.path)
 	flags := cmd.Flags()
-	flags.StringVar(&f.from, "from", "latest", "begin with: earliest, latest, an RFC 3339 time, a time ago (-1h), PARTITION:OFFSET[,...]")
-	flags.StringVar(&f.to, "to", "", "end before: latest, an RFC 3339 time, a time ago, PARTITION:OFFSET[,...]")
+	flags.StringVar(&f.from, "from", "latest", "begin with: earliest, latest, an RFC 3339 time, a day (UTC), a time ago (1h), PARTITION:OFFSET[,...]")
+	flags.StringVar(&f.to, "to", "", "end before: latest, an RFC 3339 time, a day, a time ago, PARTITION:OFFSET[,...]")
 	flags.IntVarP(&f.last, "last", "n", 0, "begin with the last so many events that pass the filters")
 	flags.Int64Var(&f.limit, "limit", 0, "end after so many events")
 	flags.BoolVar(&f.noFollow, "no-follow", false, "end when everything committed is shown")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,8 +25,10 @@ func newVerify() *cobra.Command {
 record by record, by Report ID. It lists what is missing (in the feed, but neither
 in the topic nor a dead letter), unexpected (in the topic, but no longer in the
 feed), doubled (twice in the topic with the same content) and, with --fields,
-different (the topic's last content is not the feed's), and exits with 3 if there
-is any.
+different (the topic's last content is not the feed's), each with its report time
+and either its place in the topic, PARTITION:OFFSET as 'cdrbus tail --from' takes it,
+or the key that it would have. It exits with 3 if there is any, and with 1 if it was
+interrupted.
 
 With --repair what is missing is published, through the same commit as everything
 else; it then counts as mended, and what else differs still makes the exit code 3.
@@ -35,7 +38,7 @@ the request budget; Ctrl-C leaves it running ('cdrbus jobs follow ID'). If no da
 is running, this command does it itself. A record that appeared so late that no
 sweep has met it yet is missing, too.
 
-TIME is RFC 3339, a time ago (36h, 30d), or earliest.`,
+TIME is a day (its first second in UTC), RFC 3339, a time ago (36h, 30d), or earliest.`,
 		Example: `  cdrbus verify -c cdrbus.yaml --source acme --from 2026-11-21T00:00:00Z --to 2026-11-22T00:00:00Z
   cdrbus verify -c cdrbus.yaml --source acme --from 7d --fields -o json
   cdrbus verify -c cdrbus.yaml --source acme --from 7d --repair`,
@@ -74,15 +77,46 @@ func showFindings(w io.Writer, s offsets.JobState, asJSON bool) error {
 		if f.Foreign > 0 {
 			fmt.Fprintf(w, "%d records of the topic are no events that could be read; they were passed over\n", f.Foreign)
 		}
-		for _, finding := range f.Listed {
-			fmt.Fprintf(w, "  %-10s %s\n", finding.What, finding.ReportID)
+		if err := listFindings(w, f); err != nil {
+			return err
 		}
-		if all := f.Missing + f.Unexpected + f.Doubled + f.Different; int64(len(f.Listed)) < all {
-			fmt.Fprintf(w, "  and %d more\n", all-int64(len(f.Listed)))
+		if f.Missing > 0 && !s.Job.Repair {
+			fmt.Fprintln(w, "the same command with --repair publishes what is missing")
 		}
 	}
 	if f.Differ() {
 		return differenceError{fmt.Errorf("feed and topic differ in %s of source %s", s.Job.Span, s.Job.Source)}
+	}
+	return nil
+}
+
+// shownFindings is how many findings are listed for a person.
+const shownFindings = 50
+
+// listFindings writes which records differ, when they were, and where they are in the
+// topic or what they would be keyed by.
+func listFindings(w io.Writer, f *offsets.Findings) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	shown := f.Listed[:min(len(f.Listed), shownFindings)]
+	for _, finding := range shown {
+		when, where := "", ""
+		if !finding.ReportTime.IsZero() {
+			when = finding.ReportTime.Format(time.RFC3339)
+		}
+		switch {
+		case finding.At != "":
+			where = "at offset " + finding.At
+		case finding.Key != "":
+			where = "key " + finding.Key
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", finding.What, finding.ReportID, when, where)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if more := f.Missing + f.Unexpected + f.Doubled + f.Different - int64(len(shown)); more > 0 {
+		_, err := fmt.Fprintf(w, "  and %d more; -o json lists the first %d\n", more, offsets.MaxListed)
+		return err
 	}
 	return nil
 }

@@ -311,7 +311,9 @@ func (d *Daemon) prepareTopics(ctx context.Context) error {
 		return err
 	}
 	for _, warning := range report.Warnings {
-		d.log.Warn("topics", zap.String("warning", warning))
+		if d.only == nil { // whoever came for one job does not look after the topics
+			d.log.Warn("topics", zap.String("warning", warning))
+		}
 	}
 	d.layout = &producer.Layout{
 		EventPartitions: report.Topics[k.Topics.Events].Partitions,

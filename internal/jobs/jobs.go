@@ -121,6 +121,12 @@ const clockMargin = time.Hour
 // says that it has ended. An error of each ends it too, and is returned. States that
 // compaction has removed are left out, never the last.
 func Follow(ctx context.Context, r offsets.Reader, cfg *config.Config, id string, each func(offsets.JobState) error) error {
+	return follow(ctx, r, cfg, id, each, func() {})
+}
+
+// follow calls looked whenever all states there are have been told of, and the job has
+// not ended.
+func follow(ctx context.Context, r offsets.Reader, cfg *config.Config, id string, each func(offsets.JobState) error, looked func()) error {
 	place, err := Find(ctx, r, cfg, id)
 	if err != nil {
 		return err
@@ -151,6 +157,7 @@ func Follow(ctx context.Context, r offsets.Reader, cfg *config.Config, id string
 		case ended:
 			return nil
 		}
+		looked()
 		if !pause(ctx, followInterval) {
 			return ctx.Err()
 		}

@@ -28,8 +28,8 @@ type Runner struct {
 	// Patience is how long an owner may take to accept a job; 0: daemon.JobPatience.
 	Patience time.Duration
 
-	// Waiting is called while nobody has accepted the job yet, and Alone once it is
-	// clear that nobody will.
+	// Waiting is called if nobody is at the job yet, as far as is known, and Alone once
+	// it is clear that nobody will be.
 	Waiting func(patience time.Duration)
 	Alone   func()
 	// Each is called for every state that is committed.
@@ -89,15 +89,16 @@ func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, p
 		})
 	})
 	defer alone.Stop()
-	r.Waiting(patience)
-	err = Follow(ctx, committed.NewReader(r.Client), r.Config, job.ID, func(state offsets.JobState) error {
+	var waiting sync.Once
+	err = follow(ctx, committed.NewReader(r.Client), r.Config, job.ID, func(state offsets.JobState) error {
 		if state.Phase.Ended() || state.UpdatedAt.After(since) && alone.Stop() {
 			alone.Reset(silence)
+			waiting.Do(func() {})
 		}
 		last = state
 		r.Each(state)
 		return nil
-	})
+	}, func() { waiting.Do(func() { r.Waiting(patience) }) })
 	select {
 	case cause := <-failed:
 		return last, fmt.Errorf("do job %s here: %w", job.ID, cause)

@@ -51,6 +51,8 @@ func (p *Plan) Write(w io.Writer) error {
 		}
 		if before != after {
 			mark = "*"
+		} else {
+			after = "same"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.name, before, after, mark)
 	}

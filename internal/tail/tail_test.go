@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -317,12 +318,17 @@ func TestSkippedIsToldOnce(t *testing.T) {
 
 func TestWhenRefusesWhatIsNoPlace(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	for _, text := range []string{"", "yesterday", "2026-11-22", "1h", "-", "--1h", "-1x", "+1h", "1", "1:", ":1", "1:-1", "-1:1", "1:1,", "1:1,1:2", "1:1:1", "9999999999:1", "1:99999999999999999999"} {
+	for _, text := range []string{"", "yesterday", "2026-11-32", "-", "--1h", "-1x", "+1h", "1", "1:", ":1", "1:-1", "-1:1", "1:1,", "1:1,1:2", "1:1:1", "9999999999:1", "1:99999999999999999999"} {
 		if place, err := tail.ParseFrom(text, now); err == nil {
 			t.Errorf("from %q is %+v", text, place)
 		}
 		if until, err := tail.ParseUntil(text, now); err == nil {
 			t.Errorf("until %q is %+v", text, until)
+		}
+	}
+	for text, want := range map[string]time.Time{"2026-11-22": now.Add(-10 * time.Hour), "1h": now.Add(-time.Hour), "-2d": now.Add(-48 * time.Hour)} {
+		if place, err := tail.ParseFrom(text, now); err != nil || !reflect.DeepEqual(place, eventlog.AtTime(want)) {
+			t.Errorf("from %q is %+v, %v", text, place, err)
 		}
 	}
 	if _, err := tail.ParseFrom("2026-11-22T11:00:01+01:00", now); err == nil {

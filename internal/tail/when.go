@@ -74,17 +74,17 @@ func ParseUntil(text string, now time.Time) (Until, error) {
 	return Until{Place: eventlog.AtTime(at), at: at}, nil
 }
 
-var errWhen = errors.New("a time such as 2026-11-22T00:00:00Z, a time ago such as -1h or -2d, or PARTITION:OFFSET such as 3:1200 or 0:17,1:4")
+var errWhen = errors.New("a time such as 2026-11-22T06:00:00Z, a day such as 2026-11-22 (UTC), a time ago such as 1h or 2d, or PARTITION:OFFSET such as 3:1200 or 0:17,1:4")
 
 func parseWhen(text string, now time.Time) (at time.Time, offsets map[int]int64, err error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return at, nil, nil
 	}
-	if ago, found := strings.CutPrefix(text, "-"); found {
-		if d, err := config.ParseDuration(ago); err == nil {
-			return now.Add(-d), nil, nil
-		}
-		return at, nil, errWhen
+	if at, err := time.Parse(time.DateOnly, text); err == nil {
+		return at, nil, nil
+	}
+	if d, err := config.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
+		return now.Add(-d), nil, nil
 	}
 	offsets, ok := parseOffsets(text)
 	if !ok {
