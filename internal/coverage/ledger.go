@@ -37,6 +37,8 @@ type page struct {
 	m    *Map
 	next int64  // offset to read on from
 	used uint64 // the last question about it
+
+	whole bool // the source was moved, and what lies in former shards is in the map
 }
 
 const (
@@ -98,8 +100,17 @@ func (l *Ledger) Calendar(ctx context.Context, source cdr.SourceName, days int, 
 // many more there are.
 func (l *Ledger) Receipts(ctx context.Context, source cdr.SourceName, span cdr.Span, now time.Time) (Excerpt, error) {
 	return ask(ctx, l, source, now, func(ctx context.Context, p *page) (Excerpt, error) {
-		from, until := p.m.offsets(span)
 		excerpt := Excerpt{Source: source, Span: span}
+		if p.whole {
+			all, _, err := l.reader.gather(ctx, l.placed[source], p.next, source, span.StartInclusive)
+			for _, r := range all {
+				if tellsOf(r, span) {
+					excerpt.Add(r)
+				}
+			}
+			return excerpt, err
+		}
+		from, until := p.m.offsets(span)
 		wanted := func(key []byte) bool { return string(key) == string(source) }
 		_, err := l.reader.Each(ctx, l.placed[source], from, until, wanted, nil, func(_ int64, _ cdr.SourceName, r *offsets.Receipt, broken error) error {
 			if broken == nil && tellsOf(r, span) {
@@ -181,6 +192,12 @@ func (l *Ledger) readOn(ctx context.Context, source cdr.SourceName, now time.Tim
 	progress := func(done, total int64) { l.share.Store(math.Float64bits(float64(done) / float64(total))) }
 	from := p.next
 	p.next, err = l.reader.Fold(ctx, l.placed[source], from, map[cdr.SourceName]*Map{source: p.m}, progress)
+	if err == nil && p.m.moved && !p.whole {
+		var whole *Map
+		if whole, err = l.reader.refold(ctx, l.placed[source], p.next, source, p.m); err == nil {
+			p.m, p.whole = whole, true
+		}
+	}
 	var gone *committed.OutOfRangeError
 	if errors.As(err, &gone) { // the topic was made anew, or its retention was faster than we
 		delete(l.pages, source)

@@ -45,7 +45,7 @@ func ledgerOf(log interface {
 	for _, s := range sources {
 		placed[s] = 0
 	}
-	return NewLedger(func(context.Context) (*Reader, error) { return NewReader(log, "t", noSchema), nil }, placed)
+	return NewLedger(func(context.Context) (*Reader, error) { return NewReader(log, "t", 1, noSchema), nil }, placed)
 }
 
 func TestLedgerReadsOn(t *testing.T) {
@@ -213,7 +213,7 @@ func TestLedgerOpensLater(t *testing.T) {
 		if fails != nil {
 			return nil, fails
 		}
-		return NewReader(log, "t", noSchema), nil
+		return NewReader(log, "t", 1, noSchema), nil
 	}, map[cdr.SourceName]int{"acme": 0})
 	if _, err := l.Calendar(t.Context(), "acme", 1, noon.Time()); !errors.Is(err, fails) {
 		t.Errorf("got %v", err)

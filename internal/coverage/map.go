@@ -20,6 +20,7 @@ type Map struct {
 	last   watermarks
 	began  cdr.Instant // of the source, if its first receipt was seen
 
+	moved       bool  // the source was in another shard before
 	undecodable int64 // records of the source that are no receipts
 }
 
@@ -95,6 +96,7 @@ func (m *Map) Add(r *offsets.Receipt, offset int64) {
 
 // resume takes over the watermarks of a receipt.
 func (m *Map) resume(r *offsets.Receipt) {
+	m.moved = m.moved || m.last.comesFromElsewhere(r)
 	m.last = watermarks{r.FeedPublished, r.FeedSettled, r.StreamPublished, r.CommitTime, r.Counter}
 	if r.Purpose == cdr.Start {
 		m.began = r.FeedPublished

@@ -127,7 +127,7 @@ func (q *Question) answer(t *testing.T) (Answer, error) {
 	if err := q.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	return q.Ask(t.Context(), NewReader(kept(t), "t", noSchema), nil)
+	return q.Ask(t.Context(), NewReader(kept(t), "t", 1, noSchema), nil)
 }
 
 func TestAnswer(t *testing.T) {

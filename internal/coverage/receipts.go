@@ -17,13 +17,15 @@ type Reader struct {
 	topic  string
 	schema func(ctx context.Context, id int) (string, error)
 	codecs map[int]*offsets.ReceiptCodec
+
+	partitions int // of the topic
 }
 
-// NewReader returns a reader of a windows topic. schema returns the text of the Avro
+// NewReader returns a reader of a windows topic with so many partitions. schema returns the text of the Avro
 // schema of a registry's id; where it fails, the receipts are taken to be of this
 // version, and those that are not do not decode.
-func NewReader(log offsets.Reader, topic string, schema func(ctx context.Context, id int) (string, error)) *Reader {
-	return &Reader{log: log, topic: topic, schema: schema, codecs: map[int]*offsets.ReceiptCodec{}}
+func NewReader(log offsets.Reader, topic string, partitions int, schema func(ctx context.Context, id int) (string, error)) *Reader {
+	return &Reader{log: log, topic: topic, partitions: partitions, schema: schema, codecs: map[int]*offsets.ReceiptCodec{}}
 }
 
 // committedEarly is how much earlier than its report time, by the clock of the feed, a

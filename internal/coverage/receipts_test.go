@@ -121,7 +121,7 @@ func TestFold(t *testing.T) {
 	log.records[len(log.records)-1].Key = []byte("acme")
 	log.write("acme", nil, moved.CommitTime)
 
-	reader := NewReader(log, "webex.cdr.windows", noSchema)
+	reader := NewReader(log, "webex.cdr.windows", 1, noSchema)
 	m := NewMap(at(0, 2000))
 	var told []int64
 	next, err := reader.Fold(t.Context(), 0, 0, map[cdr.SourceName]*Map{"acme": m}, func(done, total int64) { told = append(told, done, total) })
@@ -154,7 +154,7 @@ func TestOffsetFor(t *testing.T) {
 	for i := range 600 {
 		log.receipt(t, live("acme", i+1))
 	}
-	reader := NewReader(log, "webex.cdr.windows", noSchema)
+	reader := NewReader(log, "webex.cdr.windows", 1, noSchema)
 	whole, late := NewMap(at(30_000, 40_000)), NewMap(at(30_000, 40_000))
 	from, err := reader.OffsetFor(t.Context(), 0, noon+30_000)
 	if err != nil || from < 700 {
@@ -176,7 +176,7 @@ func TestLast(t *testing.T) {
 	for i := range 10 {
 		log.receipt(t, live("acme", i+1))
 	}
-	reader := NewReader(log, "webex.cdr.windows", noSchema)
+	reader := NewReader(log, "webex.cdr.windows", 1, noSchema)
 	maps := map[cdr.SourceName]*Map{"acme": NewMap(at(90_000, 95_000)), "globex": NewMap(at(90_000, 95_000))}
 	if err := reader.Last(t.Context(), 0, 20, maps, nil); err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestOtherSchema(t *testing.T) {
 		{"the registry holds nonsense", func(context.Context, int) (string, error) { return "{", nil }, 1},
 	} {
 		m := NewMap(at(0, 100))
-		if _, err := NewReader(log, "t", c.schema).Fold(t.Context(), 0, 0, map[cdr.SourceName]*Map{"acme": m}, nil); err != nil {
+		if _, err := NewReader(log, "t", 1, c.schema).Fold(t.Context(), 0, 0, map[cdr.SourceName]*Map{"acme": m}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if m.undecodable != c.undecodable || m.last.counter != cdr.Counter(1-c.undecodable) {
@@ -247,14 +247,14 @@ func TestLogBegunAnew(t *testing.T) {
 	log := &memoryLog{}
 	log.receipt(t, live("acme", 1))
 	var gone *committed.OutOfRangeError
-	if _, err := NewReader(log, "t", noSchema).Fold(t.Context(), 0, 1000, nil, nil); !errors.As(err, &gone) {
+	if _, err := NewReader(log, "t", 1, noSchema).Fold(t.Context(), 0, 1000, nil, nil); !errors.As(err, &gone) {
 		t.Errorf("got %v, want an offset that does not exist", err)
 	}
 }
 
 func TestReadFails(t *testing.T) {
 	log := &memoryLog{fails: errors.New("no broker")}
-	_, err := NewReader(log, "t", noSchema).Fold(t.Context(), 0, 0, nil, nil)
+	_, err := NewReader(log, "t", 1, noSchema).Fold(t.Context(), 0, 0, nil, nil)
 	if !errors.Is(err, log.fails) {
 		t.Errorf("got %v", err)
 	}
@@ -270,7 +270,7 @@ func BenchmarkFoldKafka(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m := NewMap(at(0, 100*n))
-		if _, err := NewReader(log, "t", noSchema).Fold(b.Context(), 0, 0, map[cdr.SourceName]*Map{"acme": m}, nil); err != nil {
+		if _, err := NewReader(log, "t", 1, noSchema).Fold(b.Context(), 0, 0, map[cdr.SourceName]*Map{"acme": m}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

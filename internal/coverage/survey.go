@@ -39,10 +39,21 @@ func (r *Reader) surveyShard(ctx context.Context, shard int, maps map[cdr.Source
 	if err != nil {
 		return err
 	}
-	if _, err := r.Fold(ctx, shard, from, maps, progress); err != nil {
+	next, err := r.Fold(ctx, shard, from, maps, progress)
+	if err != nil {
 		return err
 	}
-	return r.Last(ctx, shard, from, maps, progress)
+	if err := r.Last(ctx, shard, from, maps, progress); err != nil {
+		return err
+	}
+	for source, m := range maps {
+		if m.moved {
+			if maps[source], err = r.refold(ctx, shard, next, source, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // part is the progress of the i-th of n reads, as one of the whole.

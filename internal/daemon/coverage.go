@@ -22,7 +22,7 @@ func NewReceiptReader(cfg *config.Config, client *kafka.Client) (*coverage.Reade
 	if err != nil {
 		return nil, err
 	}
-	return coverage.NewReader(committed.NewReader(client), cfg.Kafka.Topics.Windows, registry.SchemaByID), nil
+	return coverage.NewReader(committed.NewReader(client), cfg.Kafka.Topics.Windows, cfg.Kafka.Shards, registry.SchemaByID), nil
 }
 
 // CoverageSubject is a source as a question about its coverage needs it: where its

@@ -38,7 +38,7 @@ func (w *world) coverageOf(cfg *config.Config, require ...cdr.Span) coverage.Ans
 	if err := question.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
-	answer, err := question.Ask(w.t.Context(), coverage.NewReader(committed.NewReader(client), cfg.Kafka.Topics.Windows, noRegistry), nil)
+	answer, err := question.Ask(w.t.Context(), coverage.NewReader(committed.NewReader(client), cfg.Kafka.Topics.Windows, cfg.Kafka.Shards, noRegistry), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
+	"cdrbus/internal/coverage"
 	"cdrbus/internal/jobs"
 	"cdrbus/internal/mend"
 	"cdrbus/internal/positions"
@@ -305,7 +306,7 @@ func TestMoveInterrupted(t *testing.T) {
 // newMovingPair is newPair, run twice, with a record in acme's ID journal that counts
 // no more: a move copies it in a transaction of its own.
 func newMovingPair(t *testing.T) (w *world, from int) {
-	w, cfg := newPair(t)
+	w, cfg := newPair(t, "id_missing")
 	alone := *cfg
 	alone.Sources = alone.Sources[1:]
 	w.runOn(&alone)
@@ -373,7 +374,10 @@ func (w *world) demandMoved(cfg *config.Config, shard int) {
 	if p.Shard != shard || p.Mended {
 		w.t.Errorf("position is %+v", p)
 	}
-	id := w.askIn(shard, offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: cdr.Span{StartInclusive: w.start, EndExclusive: p.FeedPublished}})
+	span := cdr.Span{StartInclusive: w.start, EndExclusive: p.FeedPublished}
+	id := w.askIn(shard, offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span})
+	verify := w.askIn(shard, offsets.Job{Kind: offsets.Verify, Source: "acme", Span: span})
+	w.demandProven(cfg, "acme", span)
 	time.Sleep(5 * time.Minute)
 	if s := well.stop().source("acme"); s.State == status.Refused {
 		w.t.Errorf("acme is refused: %s", s.Reason)
@@ -381,7 +385,23 @@ func (w *world) demandMoved(cfg *config.Config, shard int) {
 	if s := w.jobState(id); s.Phase != offsets.JobDone || s.Published > 0 || s.Known == 0 {
 		w.t.Errorf("a backfill of what is published: %+v", s)
 	}
+	if s := w.jobState(verify); s.Phase != offsets.JobDone || s.Findings.Differ() || s.Findings.FeedRecords <= s.Findings.Events {
+		w.t.Errorf("a verification, with dead letters of the former shard: %+v", s.Findings)
+	}
 	w.demandPublished("acme", 0)
+}
+
+// demandProven demands that the receipts tell of a whole span that it was read, those in
+// former shards too.
+func (w *world) demandProven(cfg *config.Config, source cdr.SourceName, span cdr.Span) {
+	w.t.Helper()
+	for _, report := range w.coverageOf(cfg).Sources {
+		for _, s := range report.Stretches {
+			if report.Source == source && s.State != coverage.Settled && s.State != coverage.Proven && s.Span.StartInclusive < span.EndExclusive && span.StartInclusive < s.Span.EndExclusive {
+				w.t.Errorf("%s of %s is %s", s.Span, source, s.State)
+			}
+		}
+	}
 }
 
 // TestListBesideALiveDaemon: what is shown is what a restore would say, of everything

@@ -174,7 +174,7 @@ func (w *world) demandPublished(name string, mayDouble int64) {
 	}
 	missing, doubled, records := 0, int64(0), 0
 	for truth := range w.feed.Truth(name, span) {
-		if records++; found[truth.ReportID] == 0 {
+		if records++; found[truth.ReportID] == 0 && truth.ReportID != "" { // those are dead letters
 			missing++
 		}
 		doubled += int64(max(found[truth.ReportID]-1, 0))

@@ -43,7 +43,7 @@ func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState)
 	e.plan.Policy = s.plan.Policy
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
-		e.verify = l.daemon.newVerification(s, state.Job, l.shard.index, time.Now())
+		e.verify = l.daemon.newVerification(s, state.Job, time.Now())
 		e.ahead.Next, e.ahead.Findings = e.verify.span.StartInclusive, nil // what a former owner has seen is forgotten
 		e.state = e.ahead
 	}

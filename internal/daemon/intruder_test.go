@@ -228,9 +228,12 @@ func (w *world) makeAnew(name string, partitions int) {
 }
 
 // pair is a world of two sources that share a shard.
-func newPair(t *testing.T) (*world, *config.Config) {
+func newPair(t *testing.T, poison ...simulator.Poison) (*world, *config.Config) {
 	w := newUnlimitedWorld(t, func(o *simulator.Options) {
 		o.Records.Rate = 0.02
+		if len(poison) > 0 {
+			o.Records.PoisonShare, o.Records.PoisonKinds = 0.1, poison
+		}
 	})
 	more := []string{"shard_key: both", "limits: {initial_per_minute: 6, pages_per_minute: 60}"}
 	return w, w.config("", w.source("acme", more...), w.source("globex", more...))

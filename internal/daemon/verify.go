@@ -30,7 +30,7 @@ type verification struct {
 	span    cdr.Span // what is read: the job's, and so much more that both ends are clear
 	topic   string
 	letters string // dead-letter topic
-	shard   int
+	shards  int    // its partitions: a source that was moved has letters in former shards
 	source  string
 	byID    func(ctx context.Context, id int) (string, error)
 	reader  *committed.Reader
@@ -38,7 +38,7 @@ type verification struct {
 	table     topicTable
 	dead      map[string]bool // SHA-256 of dead letters
 	next      eventlog.Place
-	nextDead  int64
+	nextDead  []int64               // by partition; nil: not read yet
 	missing   map[cdr.ReportID]bool // true: still; false: it was counted, and is there
 	unheadedN int64                 // events that do not tell their source
 	findings  offsets.Findings
@@ -52,12 +52,12 @@ const (
 	tableMargin = 24 * time.Hour
 )
 
-func (d *Daemon) newVerification(s *source, job offsets.Job, shard int, now time.Time) *verification {
+func (d *Daemon) newVerification(s *source, job offsets.Job, now time.Time) *verification {
 	k := &d.config.Kafka
 	v := &verification{
-		job: job, topic: k.Topics.Events, letters: k.Topics.DeadLetter, shard: shard, source: string(s.name),
+		job: job, topic: k.Topics.Events, letters: k.Topics.DeadLetter, shards: k.Shards, source: string(s.name),
 		byID: d.schemaByID, reader: d.reader,
-		dead: map[string]bool{}, nextDead: -1, missing: map[cdr.ReportID]bool{},
+		dead: map[string]bool{}, missing: map[cdr.ReportID]bool{},
 	}
 	v.span = cdr.Span{
 		StartInclusive: min(job.Span.StartInclusive, max(job.Span.StartInclusive.Add(-verifyMargin), s.plan.Oldest(now).Add(time.Minute), s.position.Start)),
@@ -71,7 +71,7 @@ func (v *verification) since() time.Time { return v.span.StartInclusive.Time().A
 
 // load reads what the topics have. It is done before the lane asks anything.
 func (v *verification) load(ctx context.Context) error {
-	v.table, v.dead, v.nextDead, v.unheadedN, v.findings = topicTable{}, map[string]bool{}, -1, 0, offsets.Findings{} // of a try that failed
+	v.table, v.dead, v.nextDead, v.unheadedN, v.findings = topicTable{}, map[string]bool{}, nil, 0, offsets.Findings{} // of a try that failed
 	if err := v.scan(ctx, eventlog.AtTime(v.since())); err != nil {
 		return err
 	}
@@ -123,24 +123,30 @@ func (v *verification) scan(ctx context.Context, from eventlog.Place) error {
 }
 
 func (v *verification) scanDead(ctx context.Context) error {
-	if v.nextDead < 0 {
-		var err error
-		if v.nextDead, err = v.reader.OffsetAt(ctx, v.letters, v.shard, v.since()); err != nil {
-			return fmt.Errorf("read topic %s: %w", v.letters, err)
-		}
-	}
-	next, _, err := v.reader.Read(ctx, v.letters, v.shard, v.nextDead, committed.LastStable, func(r committed.Record) error {
-		for _, h := range r.Headers {
-			if h.Key == "sha256" && string(r.Key) == v.source {
-				v.dead[string(h.Value)] = true
+	if v.nextDead == nil {
+		from := make([]int64, v.shards)
+		for partition := range from {
+			var err error
+			if from[partition], err = v.reader.OffsetAt(ctx, v.letters, partition, v.since()); err != nil {
+				return fmt.Errorf("read topic %s: %w", v.letters, err)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read topic %s: %w", v.letters, err)
+		v.nextDead = from
 	}
-	v.nextDead = next
+	for partition, from := range v.nextDead {
+		next, _, err := v.reader.Read(ctx, v.letters, partition, from, committed.LastStable, func(r committed.Record) error {
+			for _, h := range r.Headers {
+				if h.Key == "sha256" && string(r.Key) == v.source {
+					v.dead[string(h.Value)] = true
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read topic %s: %w", v.letters, err)
+		}
+		v.nextDead[partition] = next
+	}
 	return nil
 }
 
