@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"cdrbus/internal/daemon"
 	"cdrbus/internal/jobs"
 	"cdrbus/offsets"
 )
@@ -23,12 +24,28 @@ import (
 type jobFlags struct {
 	config string
 	detach bool
+	wait   time.Duration
 	output outputFlag
+}
+
+// waitFlag registers how long an owner is waited for. That is safe at any length: what
+// a command does itself fences the owner, who takes the shard over again and goes on.
+func waitFlag(cmd *cobra.Command, wait *time.Duration, usual time.Duration, usage string) {
+	cmd.Flags().DurationVar(wait, "wait", usual, usage)
+}
+
+// checkWait demands a time that can be waited for.
+func checkWait(wait time.Duration) error {
+	if wait < time.Second {
+		return usageError{fmt.Errorf("--wait %s: want 1s or more; a daemon looks for jobs every 10 seconds", wait)}
+	}
+	return nil
 }
 
 func (f *jobFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.config)
 	cmd.Flags().BoolVar(&f.detach, "detach", false, "leave the job with the source's owner and end at once")
+	waitFlag(cmd, &f.wait, daemon.JobPatience, "how long a daemon may take to accept the job before this command does it itself")
 	f.output.register(cmd)
 }
 
@@ -129,6 +146,7 @@ with it. It exits as the command that began the job would have.`,
 		},
 	}
 	configFlag(cmd, &flags.config)
+	waitFlag(cmd, &flags.wait, jobs.RejoinPatience, "how long nothing may come of the job before this command goes on with it itself")
 	flags.output.register(cmd)
 	return cmd
 }
@@ -205,6 +223,9 @@ func runJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, job offsets.Jo
 
 // followJob shows a job's progress and, at its end, what came of it.
 func followJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, id string, run func(context.Context, *jobs.Runner) (offsets.JobState, error)) error {
+	if err := checkWait(flags.wait); err != nil {
+		return err
+	}
 	log, err := newLogger(k.config.Log, cmd.ErrOrStderr())
 	if err != nil {
 		return err
@@ -213,6 +234,7 @@ func followJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, id string, 
 	progress := newJobProgress(cmd.ErrOrStderr(), id)
 	defer progress.end()
 	r := k.runner
+	r.Patience = flags.wait
 	r.Log = log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)) // the progress tells the rest
 	r.Waiting, r.Alone, r.Each = progress.waiting, progress.alone, progress.show
 	state, err := run(cmd.Context(), &r)

@@ -107,6 +107,7 @@ whether a restore would take it. It only reads, and disturbs no daemon.`,
 type editFlags struct {
 	config      string
 	dryRun, yes bool
+	wait        time.Duration
 	output      outputFlag
 }
 
@@ -114,6 +115,7 @@ func (f *editFlags) register(cmd *cobra.Command) {
 	configFlag(cmd, &f.config)
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be changed, fetched again, repeated and lost, and change nothing")
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "do it without asking")
+	waitFlag(cmd, &f.wait, daemon.JobPatience, "how long a daemon may take to accept the edit before this command does it itself")
 	f.output.register(cmd)
 }
 
@@ -310,6 +312,9 @@ func withPositions(path string, do func(*positions.Log, *mend.Mender) error) err
 
 // run does one edit: what it makes of the position is shown, then asked for, then done.
 func (f *editFlags) run(cmd *cobra.Command, args []string, edit func(*config.Source) (offsets.Edit, error)) error {
+	if err := checkWait(f.wait); err != nil {
+		return err
+	}
 	return withPositions(f.config, func(log *positions.Log, m *mend.Mender) error {
 		source, err := log.Config.SourceNamed(args[0])
 		if err != nil {
@@ -390,6 +395,7 @@ func (f *editFlags) do(cmd *cobra.Command, m *mend.Mender, source *config.Source
 	}
 	defer func() { _ = log.Sync() }()
 	m.Log = log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))
+	m.Patience = f.wait
 	m.Tell = func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) }
 	message, err := m.Do(cmd.Context(), source, edit)
 	if err != nil {
@@ -404,6 +410,9 @@ func (f *editFlags) do(cmd *cobra.Command, m *mend.Mender, source *config.Source
 
 // runAll does an edit of every source that is refused for what it accepts.
 func (f *editFlags) runAll(cmd *cobra.Command, edit offsets.Edit) error {
+	if err := checkWait(f.wait); err != nil {
+		return err
+	}
 	return withPositions(f.config, func(log *positions.Log, m *mend.Mender) error {
 		type planned struct {
 			source *config.Source

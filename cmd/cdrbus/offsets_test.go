@@ -43,6 +43,7 @@ func TestOffsetsUsage(t *testing.T) {
 		"offsets adopt acme":                                   "give one of --definition, --prefix, --shards",
 		"offsets adopt --shards":                               "name one source, or --all",
 		"offsets adopt acme --all --prefix":                    "name one source, or --all",
+		"offsets reset acme --to 1h --wait 0s":                 "--wait 0s: want 1s or more",
 		"offsets bogus":                                        `unknown command "bogus"`,
 		"offsets set acme --journal-from x":                    "invalid argument",
 		"offsets reset acme --to 2026-11-22T00:00:00Z --dry":   "unknown flag: --dry",

@@ -25,7 +25,8 @@ type Runner struct {
 	Client  *kafka.Client
 	Log     *zap.Logger // of a job that is done here
 	Version string
-	// Patience is how long an owner may take to accept a job; 0: daemon.JobPatience.
+	// Patience is how long an owner may take to accept a job; 0: daemon.JobPatience, and
+	// RejoinPatience for one that was submitted before.
 	Patience time.Duration
 
 	// Waiting is called if nobody is at the job yet, as far as is known, and Alone once
@@ -40,9 +41,9 @@ type Runner struct {
 }
 
 const (
-	// rejoinPatience is how long a job that was begun may be silent before whoever comes
+	// RejoinPatience is how long a job that was begun may be silent before whoever comes
 	// back to it takes it to be nobody's: a window of a minute's pages takes less.
-	rejoinPatience = 5 * time.Minute
+	RejoinPatience = 5 * time.Minute
 	// silence is the same for whoever has seen it going on: the feed may demand to be
 	// left alone for a quarter of an hour.
 	silence = 20 * time.Minute
@@ -64,7 +65,8 @@ func (r *Runner) Rejoin(ctx context.Context, id string) (offsets.JobState, error
 	if err != nil {
 		return offsets.JobState{}, err
 	}
-	return r.follow(ctx, place.Job, time.Now().Add(-rejoinPatience), rejoinPatience)
+	patience := cmp.Or(r.Patience, RejoinPatience)
+	return r.follow(ctx, place.Job, time.Now().Add(-patience), patience)
 }
 
 // follow tells of a job's states. If none comes that was committed since, for as long

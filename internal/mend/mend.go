@@ -4,6 +4,7 @@
 package mend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Mender struct {
 	Version string
 	By      string       // the machine that asks
 	Tell    func(string) // what is being waited for
+	// Patience is how long an owner may take to accept an edit; 0: daemon.JobPatience.
+	Patience time.Duration
 
 	// DialKafka and DialFeed are as in [daemon.Options].
 	DialKafka, DialFeed daemon.DialFunc
@@ -108,7 +111,7 @@ func (m *Mender) Do(ctx context.Context, source *config.Source, edit offsets.Edi
 				m.tell("accepted by %s", s.Owner)
 			}
 		},
-		New: m.newDaemon,
+		New: m.newDaemon, Patience: m.Patience,
 	}
 	if m.isAlone(shard) {
 		runner.Patience = time.Millisecond
@@ -197,6 +200,7 @@ func (m *Mender) demandNoFleet(ctx context.Context) error {
 func (m *Mender) demandNobody(ctx context.Context, source *config.Source, edit offsets.Edit) error {
 	var asked errgroup.Group
 	var silent []int
+	patience := cmp.Or(m.Patience, daemon.JobPatience)
 	for _, shard := range []int{edit.FromShard, edit.ToShard} {
 		if m.isAlone(shard) {
 			continue
@@ -208,7 +212,7 @@ func (m *Mender) demandNobody(ctx context.Context, source *config.Source, edit o
 			if err := jobs.SubmitTo(ctx, m.Client, m.Config, shard, job); err != nil {
 				return err
 			}
-			state, taken, err := jobs.Taken(ctx, committed.NewReader(m.Client), m.Config, job.ID, daemon.JobPatience)
+			state, taken, err := jobs.Taken(ctx, committed.NewReader(m.Client), m.Config, job.ID, patience)
 			if err == nil && taken {
 				err = fmt.Errorf("shard %d: %s", shard, state.Message)
 			}
@@ -216,7 +220,7 @@ func (m *Mender) demandNobody(ctx context.Context, source *config.Source, edit o
 		})
 	}
 	if len(silent) > 0 {
-		m.tell("asking for %s whether anybody owns shards %d", daemon.JobPatience, silent)
+		m.tell("asking for %s whether anybody owns shards %d", patience, silent)
 	}
 	if err := asked.Wait(); err != nil {
 		return err
