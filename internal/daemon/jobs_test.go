@@ -108,6 +108,54 @@ func TestBackfill(t *testing.T) {
 	}
 }
 
+// TestJobOfALostShard: an owner that loses its shard and takes it back goes on with a job
+// where its rival has left it, not where it was itself: the job's state counts each of
+// its windows, once.
+func TestJobOfALostShard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.01 })
+		w.fenceStaleEpochs()
+		cfg := w.config("", w.source("acme", eager, "max_window: 1h"))
+		w.runFor(cfg, time.Minute)
+		span := cdr.Span{StartInclusive: w.start.Add(-10 * 24 * time.Hour), EndExclusive: w.start.Add(time.Hour)}
+		id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if _, err := w.run(ctx, cfg, 0); err != nil {
+				t.Error(err)
+			}
+		}()
+		for range 3 {
+			time.Sleep(5 * time.Second)
+			w.runFor(cfg, 5*time.Second)
+		}
+		for waited := time.Duration(0); waited < time.Hour && !w.jobState(id).Phase.Ended(); waited += time.Minute {
+			time.Sleep(time.Minute)
+		}
+		cancel()
+		<-ended
+		state, next := w.jobState(id), span.StartInclusive
+		var windows, items, published int64
+		for _, r := range w.receipts("acme") {
+			if r.Purpose != cdr.Backfill {
+				continue
+			}
+			if r.Asked.StartInclusive != next {
+				t.Errorf("the job goes on with %s behind %s", r.Asked, next)
+			}
+			next = r.Asked.EndExclusive
+			windows, items, published = windows+1, items+r.Items, published+r.Published
+		}
+		if state.Phase != offsets.JobDone || next != span.EndExclusive || state.Windows != windows || state.Items != items || state.Published != published {
+			t.Errorf("%d windows with %d records, %d of them published, were committed to %s, and the job's state is %+v", windows, items, published, next, state)
+		}
+		w.start = span.StartInclusive
+		w.demandTruth("acme")
+	})
+}
+
 // TestJobsThatCannotBeDone end at once, with the reason.
 func TestJobsThatCannotBeDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
