@@ -61,8 +61,9 @@ func NewJournalIndex(topic string, partition int, sources []cdr.SourceName, span
 	return x
 }
 
-// Extend takes in what was committed since it was last called. Reading takes time the
-// first time: the whole journal since the span began.
+// Extend takes in what was committed since it was last called, all of it: what is still
+// on its way to committed readers is waited for. Reading takes time the first time: the
+// whole journal since the span began.
 func (x *JournalIndex) Extend(ctx context.Context, r Reader) error {
 	if x.next < 0 {
 		from, err := r.OffsetAt(ctx, x.topic, x.partition, x.span.StartInclusive.Time().Add(-journalMargin))
@@ -71,7 +72,7 @@ func (x *JournalIndex) Extend(ctx context.Context, r Reader) error {
 		}
 		x.next = from
 	}
-	bounds, err := r.Bounds(ctx, x.topic, x.partition)
+	bounds, err := committed.AwaitStable(ctx, r, x.topic, x.partition)
 	if err != nil {
 		return fmt.Errorf("index the ID journal: %w", err)
 	}

@@ -2,11 +2,14 @@ package offsets
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/committed"
 )
 
 // deepPast is a feed, a set that holds two hours of it, and a naive one that forgets
@@ -111,4 +114,44 @@ func TestJournalIndex(t *testing.T) {
 			t.Errorf("seed %d: %d windows were from before the set, too few to prove anything", seed, d.pins)
 		}
 	}
+}
+
+// lateMarkers is a log whose last commit committed readers see only later.
+type lateMarkers struct {
+	*memoryLog
+	asked int
+}
+
+func (l *lateMarkers) Bounds(ctx context.Context, topic string, partition int) (committed.Bounds, error) {
+	bounds, err := l.memoryLog.Bounds(ctx, topic, partition)
+	if l.asked++; l.asked < 3 {
+		bounds.LastStable -= 2
+	}
+	return bounds, err
+}
+
+// TestJournalIndexReadsToTheEnd: a commit is definite before its markers are written, and
+// the window behind it must be checked against its IDs all the same.
+func TestJournalIndexReadsToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lateMarkers{memoryLog: newLog()}
+		span := cdr.Span{StartInclusive: day, EndExclusive: day + 3600}
+		seen := NewSeen(0)
+		seen.EvictBefore(day + 48*3600)
+		for i := range 3 {
+			p := NewSeen(0).Begin(Window{ID: cdr.WindowID{Source: "acme", Counter: cdr.Counter(i + 1)}, Span: span, SchemaFingerprint: schemaA})
+			p.Check(numberedID(i), 1)
+			log.append("ids", 0, "acme", p.AppendJournal(nil, NoReportTimes)[0])
+		}
+		index := NewJournalIndex("ids", 0, []cdr.SourceName{"acme"}, span)
+		if err := errors.Join(index.Extend(t.Context(), log), index.Pin(t.Context(), log, seen, span)); err != nil {
+			t.Fatal(err)
+		}
+		p := seen.Begin(Window{ID: cdr.WindowID{Source: "acme", Counter: 4}, Span: span, SchemaFingerprint: schemaA})
+		for i := range 3 {
+			if verdict := p.Check(numberedID(i), 1); verdict != Known {
+				t.Errorf("record %d of 3 is %s", i+1, verdict)
+			}
+		}
+	})
 }
