@@ -87,8 +87,22 @@ func (v *verification) load(ctx context.Context) error {
 	return v.scanDead(ctx)
 }
 
-// catchUp reads what was published since. No window of the lane may be in flight.
+// catchUp reads what was published since, to the end. No window of the lane may be in
+// flight. Other shards write to the events topic too: behind a transaction of theirs that
+// is open lies what this one has committed, unseen.
 func (v *verification) catchUp(ctx context.Context) error {
+	partitions, err := v.reader.Partitions(ctx, v.topic)
+	if err != nil {
+		return err
+	}
+	for p := range partitions {
+		if _, err := committed.AwaitStable(ctx, v.reader, v.topic, p); err != nil {
+			return err
+		}
+	}
+	if _, err := committed.AwaitStable(ctx, v.reader, v.letters, v.shard); err != nil {
+		return err
+	}
 	if err := v.scan(ctx, v.next); err != nil {
 		return err
 	}
