@@ -47,8 +47,25 @@ type source struct {
 // tries is what the last windows of one work have come to.
 type tries struct {
 	servedAt   time.Time // of the last fetch
-	shortfalls int       // times in a row that the feed returned less than it announced
-	leastBytes int64     // that the next window needs, because the last one found no more room; 0: not known
+	shortfalls shortfalls
+	leastBytes int64 // that the next window needs, because the last one found no more room; 0: not known
+}
+
+// shortfalls counts, by where a window begins, how often in a row the feed returned less
+// for it than it announced: sweeps read windows of several rounds in turns, and those of
+// one say nothing of the other's.
+type shortfalls map[cdr.Instant]int
+
+// maxShortfalls bounds them: a window whose round was given up never comes again.
+const maxShortfalls = 16
+
+// again counts one more.
+func (f *shortfalls) again(startInclusive cdr.Instant) int {
+	if *f == nil || len(*f) > maxShortfalls {
+		*f = shortfalls{}
+	}
+	(*f)[startInclusive]++
+	return (*f)[startInclusive]
 }
 
 // live is the plan of the live edge.
@@ -98,7 +115,7 @@ func (s *source) resume(position offsets.Position, now time.Time) {
 	s.rewind(now)
 	s.halt = ""
 	for i := range s.tries {
-		s.tries[i].shortfalls, s.tries[i].leastBytes = 0, 0
+		s.tries[i].shortfalls, s.tries[i].leastBytes = nil, 0
 	}
 	s.report(func(b *status.Source) {
 		b.Published, b.Settled, b.Counter = position.Published(), position.FeedSettled, position.Counter
@@ -224,7 +241,8 @@ func (s *source) handedOver(w *window) {
 func (s *source) learn(w *window) {
 	s.planOf(w.request).Learn(w.request, w.outcome, w.facts.items, w.bytes())
 	tries := &s.tries[w.work()]
-	tries.shortfalls, tries.leastBytes = 0, 0
+	delete(tries.shortfalls, w.request.Span.StartInclusive)
+	tries.leastBytes = 0
 	if w.doubtful {
 		s.sweeps.Doubt(w.request.Span, w.began)
 	}
@@ -247,15 +265,14 @@ func (s *source) judge(w *window) error {
 	w.unproven = w.outcome.Unproven
 	w.distinctIDs = w.distinct()
 	if announced := w.outcome.TotalCount; announced > w.distinctIDs {
-		tries := &s.tries[w.work()]
-		tries.shortfalls++
+		times := s.tries[w.work()].shortfalls.again(w.request.Span.StartInclusive)
 		shortfall := fmt.Errorf("the feed announced %d records for %s and returned %d", announced, w.request.Span, w.distinctIDs)
-		if tries.shortfalls <= 2 {
-			return &poller.Replan{Cause: shortfall, HalveSpan: tries.shortfalls == 2}
+		if times <= 2 {
+			return &poller.Replan{Cause: shortfall, HalveSpan: times == 2}
 		}
 		w.unproven = shortfall.Error()
 		w.doubtful = w.work() == live
-		s.log.Error("window stays unproven", zap.Error(shortfall), zap.Int("attempts", tries.shortfalls))
+		s.log.Error("window stays unproven", zap.Error(shortfall), zap.Int("attempts", times))
 	}
 	if w.unproven == "" && w.facts.items == 0 && s.beyondMemory(w.request.Span) {
 		w.unproven = "empty, and older than any record this source ever returned: the feed may not reach back so far"

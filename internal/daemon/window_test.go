@@ -190,6 +190,36 @@ func TestSettledIsWhatWasReadLateEnough(t *testing.T) {
 	}
 }
 
+// TestShortfallsOfTwoRounds: a window that stays incomplete is committed as unproven the
+// third time, whatever the windows of another round that are read between bring.
+func TestShortfallsOfTwoRounds(t *testing.T) {
+	s := testSource(status.New(status.Build{}, status.Options{}), "acme")
+	read := func(startInclusive cdr.Instant, announced int64) error {
+		w := &window{source: s, purpose: cdr.Sweep, request: poller.Request{
+			Span: cdr.Span{StartInclusive: startInclusive, EndExclusive: startInclusive + 300}, Endpoint: cdr.Feed, Purpose: cdr.Sweep,
+		}, draft: producer.NewDraft(testLayout(), 0)}
+		w.outcome.TotalCount = announced
+		err := s.judge(w)
+		if err == nil {
+			s.learn(w)
+		}
+		return err
+	}
+	for round := range 2 {
+		for attempt := 1; attempt <= 3; attempt++ {
+			for _, wide := range []cdr.Instant{1000, 2000} {
+				var again *poller.Replan
+				if err := read(wide, 7); errors.As(err, &again) != (attempt < 3) || again != nil && again.HalveSpan != (attempt == 2) {
+					t.Errorf("round %d, attempt %d: %v", round, attempt, err)
+				}
+			}
+			if err := read(cdr.Instant(5000+attempt), 0); err != nil {
+				t.Errorf("a window that is whole: %v", err)
+			}
+		}
+	}
+}
+
 // TestTurns: the live edge goes first, but each of the others has its fifth while it
 // has something to do; and what is about to be forgotten goes before all.
 func TestTurns(t *testing.T) {
