@@ -265,8 +265,12 @@ func (s *State) learnClock(out Outcome) {
 	if out.Requests == 0 {
 		return
 	}
-	if !out.ServerDate.IsZero() || out.Skew != 0 {
-		s.Skew, s.NoDate = out.Skew, false
+	if out.ServerDate.IsZero() && out.Skew == 0 {
+		return
+	}
+	s.NoDate = false
+	if out.SkewError <= s.margin() { // else a request that hung says less than is known
+		s.Skew = out.Skew
 	}
 }
 

@@ -328,3 +328,19 @@ func TestEarliest(t *testing.T) {
 		t.Errorf("a second before the earliest start: %s", describe(d))
 	}
 }
+
+// TestClockOfASlowRequest: half of what a request took is how wrong the clock may be that
+// it tells. One that hung for longer than the margin of error tells nothing.
+func TestClockOfASlowRequest(t *testing.T) {
+	s := State{Policy: DefaultPolicy(cdr.Feed)}
+	for _, c := range []struct{ took, skew, want time.Duration }{
+		{2 * time.Second, 10 * time.Minute, 10 * time.Minute},
+		{66 * time.Second, 10*time.Minute + 33*time.Second, 10 * time.Minute},
+		{time.Second, -time.Second, -time.Second},
+	} {
+		s.Learn(Request{Span: cdr.Span{StartInclusive: 1000, EndExclusive: 2000}}, Outcome{Requests: 1, ServerDate: time.Now(), Skew: c.skew, SkewError: c.took / 2}, 0, 0)
+		if s.Skew != c.want {
+			t.Errorf("a request of %s tells %s: taken is %s, want %s", c.took, c.skew, s.Skew, c.want)
+		}
+	}
+}

@@ -67,6 +67,7 @@ type Outcome struct {
 	// and the window was judged old enough by the local clock plus a margin.
 	ServerDate time.Time
 	Skew       time.Duration // how far the server's clock is ahead of ours; 0 without a Date
+	SkewError  time.Duration // by how much that may be wrong: half of what the request took
 	// Unproven tells why the answer, although complete in form, proves nothing;
 	// "" means proven as far as the feed client can tell.
 	Unproven string

@@ -168,7 +168,8 @@ func (w *window) noteClock(ans *answer) {
 	if err != nil {
 		return
 	}
-	middle := ans.sentAt.Add(ans.headerAt.Sub(ans.sentAt) / 2)
+	w.out.SkewError = ans.headerAt.Sub(ans.sentAt) / 2
+	middle := ans.sentAt.Add(w.out.SkewError)
 	w.out.Skew = date.Add(500 * time.Millisecond).Sub(middle)
 }
 

@@ -331,7 +331,7 @@ func (s *source) advanceFeed(w *window, after *offsets.Position) {
 	if read.StartInclusive <= after.FeedPublished {
 		after.FeedPublished = max(after.FeedPublished, read.EndExclusive)
 	}
-	began := w.began.Add(w.outcome.Skew)
+	began := w.began.Add(w.outcome.Skew - w.outcome.SkewError)
 	sweepable := after.FeedSettled
 	if w.request.Lookback > 0 {
 		sweepable = max(sweepable, cdr.InstantOf(began.Add(forgottenWithin-w.request.Lookback)))
