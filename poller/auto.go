@@ -19,7 +19,7 @@ const (
 // TooFarForStream reports whether a source lags so far behind on cdr_stream that
 // this may forget records before they are asked for.
 func TooFarForStream(stream *State, now time.Time) bool {
-	return now.Add(stream.Skew).Sub(stream.Published.Time()) > stream.lookback()-streamSafety
+	return stream.FeedTime(now).Sub(stream.Published.Time()) > stream.lookback()-streamSafety
 }
 
 // StreamFrom returns the time of insertion from which cdr_stream has whatever

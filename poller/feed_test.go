@@ -322,7 +322,8 @@ func TestAgeRule(t *testing.T) {
 		{"404, a second short", status(404, noCDRs, youngDate), time.Hour, 2 * time.Second, false},
 		{"no Date, old enough with the margin", page("", noDate), localMin, 0, true},
 		{"no Date, a second short of the margin", page("", noDate), localMin - time.Second, 2 * time.Second, true},
-		{"a Date that is none", page("", "Date: yesterday"), 0, localMin + time.Second, true},
+		{"a Date that is none", page("", "Date: yesterday"), localMin - 10*time.Second, 11 * time.Second, true},
+		{"a Date of last year", page("", "Date: Thu, 31 Dec 1998 23:05:00 GMT"), time.Hour, maxYoungWait, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

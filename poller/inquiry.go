@@ -31,10 +31,12 @@ type Reply struct {
 	// Remedy is what to do about a 401 or 403; "": it is neither.
 	Remedy string
 
-	SentAt, HeaderAt time.Time
-	Date             time.Time // the server's; zero: it sent none, or no date
-	Compressed       bool
-	RetryAfter       RetryAfterForm
+	SentAt     time.Time
+	HeaderAt   time.Time
+	Date       time.Time     // the server's; zero: it sent none, or no date
+	Skew       time.Duration // by which its clock is ahead of ours, if it sent one
+	Compressed bool
+	RetryAfter RetryAfterForm
 
 	Body    []byte // decoded; valid during the call only
 	BodyErr error  // why Body is not whole
@@ -135,6 +137,7 @@ func reply(ans *answer) *Reply {
 	}
 	if date, err := http.ParseTime(ans.header.Get("Date")); err == nil {
 		r.Date = date
+		r.Skew, _ = SkewOf(ans.header, ans.sentAt, ans.headerAt)
 	}
 	switch ans.status {
 	case http.StatusNotFound:

@@ -93,8 +93,8 @@ type State struct {
 	Published cdr.Instant // everything before is published, or in the window in flight; never unset
 	NotBefore time.Time   // no request before
 
-	Skew           time.Duration // of the server's clock, ahead of ours
-	NoDate         bool          // the feed sends no Date: the local clock has to do
+	Clock
+
 	RecordsPerHour float64       // 0: not known
 	BytesPerRecord float64       // 0: not known
 	SpanLimit      time.Duration // after trouble with wider spans; 0: none
@@ -227,7 +227,7 @@ func (s *State) margin() time.Duration {
 
 // youngestEnd is the youngest end that may be asked for now.
 func (s *State) youngestEnd(now time.Time) cdr.Instant {
-	return cdr.InstantOf(now.Add(s.Skew - s.MinAge - s.margin()))
+	return cdr.InstantOf(s.FeedTime(now).Add(-s.MinAge - s.margin()))
 }
 
 // askableAt is the inverse of youngestEnd.
@@ -237,13 +237,13 @@ func (s *State) askableAt(end cdr.Instant) time.Time {
 
 // oldestStart is the oldest start that may be asked for now.
 func (s *State) oldestStart(now time.Time) cdr.Instant {
-	return cdr.InstantOf(now.Add(s.Skew-s.lookback()+s.margin())) + 1
+	return cdr.InstantOf(s.FeedTime(now).Add(s.margin()-s.lookback())) + 1
 }
 
 // Learn takes in a window that was read: how many items, and how many bytes it
 // took of the MaxWindowBytes. Published stays the caller's.
 func (s *State) Learn(request Request, out Outcome, items, bytes int64) {
-	s.learnClock(out)
+	s.Clock.learn(out, s.margin())
 	s.learnDensity(request.Span, items, bytes)
 	s.NotBefore, s.Replans, s.AgedOuts = time.Time{}, 0, 0
 	if s.SpanLimit > 0 && request.Span.Duration() >= s.spanLimit() {
@@ -258,19 +258,6 @@ func (s *State) Learn(request Request, out Outcome, items, bytes int64) {
 	s.PageSize = out.PageSize
 	if s.GoodWindows++; s.GoodWindows >= goodWindowsToGrow && s.PageSize > 0 {
 		s.PageSize, s.GoodWindows = min(2*s.PageSize, LargestPageSize), 0
-	}
-}
-
-func (s *State) learnClock(out Outcome) {
-	if out.Requests == 0 {
-		return
-	}
-	if out.ServerDate.IsZero() && out.Skew == 0 {
-		return
-	}
-	s.NoDate = false
-	if out.SkewError <= s.margin() { // else a request that hung says less than is known
-		s.Skew = out.Skew
 	}
 }
 
@@ -298,7 +285,7 @@ func blend(known, seen, rise, fall float64) float64 {
 // *[Stopped] needs a person; where it has a Reprobe, Plan asks again after that.
 // Any other error is not the poller's and comes back as it is.
 func (s *State) LearnFailure(request Request, out Outcome, err error, now time.Time) error {
-	s.learnClock(out)
+	s.Clock.learn(out, s.margin())
 	s.GoodWindows = 0
 	if out.PageSize > 0 {
 		s.PageSize = out.PageSize

@@ -118,12 +118,16 @@ func (s *Sweeps) roundOf(i int, now time.Time) (cdr.SweepRound, time.Time) {
 	if round.Running() && round.End > s.oldestStart(now) {
 		return round, round.Began.Time()
 	}
-	return s.newRound(s.Sweeps[i], now), round.Began.Time().Add(s.Sweeps[i].Every)
+	due := round.Began.Time().Add(s.Sweeps[i].Every)
+	if round.Began > cdr.InstantOf(now) {
+		due = now // it began by a clock that was wrong
+	}
+	return s.newRound(s.Sweeps[i], now), due
 }
 
 func (s *Sweeps) newRound(sweep Sweep, now time.Time) cdr.SweepRound {
 	began := cdr.InstantOf(now)
-	from := began.Add(-sweep.Back)
+	from := cdr.InstantOf(s.FeedTime(now).Add(-sweep.Back))
 	if sweep == s.Sweeps[0] {
 		from = min(from, s.Published)
 	}

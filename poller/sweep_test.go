@@ -149,3 +149,19 @@ func TestRechecks(t *testing.T) {
 		t.Errorf("%d rechecks, want %d", len(s.Rechecks), maxRechecks)
 	}
 }
+
+// TestSweepByWrongClock: what is read again is counted back from the feed's time, and a
+// round that a wrong clock says to begin in a year does not keep the next one waiting.
+func TestSweepByWrongClock(t *testing.T) {
+	s := testSweeps(noon)
+	s.Skew = -10 * time.Minute
+	d := s.Plan(BudgetView{}, noon.Add(20*time.Minute))
+	if d.Request == nil || d.Request.Span.StartInclusive != cdr.InstantOf(noon.Add(-110*time.Minute)) {
+		t.Errorf("at 12:20, the feed's 12:10: %+v, want what begins at 10:10", d.Request)
+	}
+	s = testSweeps(noon)
+	s.Rounds[0].Began = s.Rounds[0].Began.Add(365 * 24 * time.Hour)
+	if d := s.Plan(BudgetView{}, noon.Add(time.Minute)); d.Request == nil || d.Request.Round.Began != cdr.InstantOf(noon.Add(time.Minute)) {
+		t.Errorf("after a round of next year: %+v", d)
+	}
+}

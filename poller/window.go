@@ -153,24 +153,14 @@ func (w *window) ask(ctx context.Context) (*answer, error) {
 	answeredAt := time.Now()
 	if err == nil {
 		answeredAt = ans.headerAt
-		w.noteClock(ans)
+		if skew, dated := SkewOf(ans.header, ans.sentAt, ans.headerAt); dated {
+			w.out.Skew, w.out.SkewError = skew, ans.headerAt.Sub(ans.sentAt)/2
+		}
 	}
 	if bucket == Initial {
 		w.out.LastInitialAt = answeredAt
 	}
 	return ans, err
-}
-
-// noteClock learns how far the server's clock is ahead: its Date, which is cut
-// to the second, against the middle of the request.
-func (w *window) noteClock(ans *answer) {
-	date, err := http.ParseTime(ans.header.Get("Date"))
-	if err != nil {
-		return
-	}
-	w.out.SkewError = ans.headerAt.Sub(ans.sentAt) / 2
-	middle := ans.sentAt.Add(w.out.SkewError)
-	w.out.Skew = date.Add(500 * time.Millisecond).Sub(middle)
 }
 
 // noAnswer treats what ended a request before there was a status.
@@ -292,6 +282,10 @@ func (w *window) learnPageSize() {
 // errNoDate marks a wait that the local clock imposed.
 var errNoDate = errors.New("no Date came with the page, so the local clock decides")
 
+// maxYoungWait is how long a span that is too young is left alone at most. If it is by
+// more, the clocks differ: now that this is known, a span is planned by the feed's.
+const maxYoungWait = time.Minute
+
 // tooYoung holds the rule that a window counts only if the server's clock, when
 // it answered the first page, was a minimum age beyond the window's end. It
 // returns nil if so.
@@ -315,7 +309,7 @@ func (w *window) tooYoung(ans *answer) *RetryLater {
 	if err != nil {
 		cause = fmt.Errorf("%w; %w", cause, err)
 	}
-	return &RetryLater{After: short + time.Second, Cause: cause}
+	return &RetryLater{After: min(short+time.Second, maxYoungWait), Cause: cause}
 }
 
 // findNext returns the URL of the next page, or says that this is the last.

@@ -223,16 +223,16 @@ func (e *examination) reach(ctx context.Context, client *http.Client, subject, a
 		secured = "its certificate is trusted"
 	}
 	e.add(subject, OK, "", "it answers, %s", secured)
-	e.clock(subject, response.Header.Get("Date"), sent.Add(time.Since(sent)/2))
+	ahead, dated := poller.SkewOf(response.Header, sent, time.Now())
+	e.clock(subject, ahead, dated)
 }
 
-func (e *examination) clock(subject, date string, local time.Time) {
-	server, err := http.ParseTime(date)
-	if err != nil {
+// clock judges by how much the clock of a host is ahead of ours.
+func (e *examination) clock(subject string, ahead time.Duration, dated bool) {
+	if !dated {
 		e.add("clock against "+subject, Warn, "windows are judged by this machine's clock then: keep it right with NTP", "it tells no time")
 		return
 	}
-	ahead := server.Add(500 * time.Millisecond).Sub(local)
 	status := OK
 	switch {
 	case ahead.Abs() > clockFail:
@@ -244,7 +244,7 @@ func (e *examination) clock(subject, date string, local time.Time) {
 	if status != OK {
 		remedy = "set this machine's clock right (NTP): what is old enough to ask for is planned by it"
 	}
-	e.add("clock against "+subject, status, remedy, "it is %s ahead of this machine's", ahead.Round(time.Second))
+	e.add("clock against "+subject, status, remedy, "it is %s", poller.DescribeSkew(ahead))
 }
 
 // kafka checks brokers and topics. Whether this user may write shows at the first

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/poller"
 )
 
 func judgeLookback(o *Observations) Finding {
@@ -153,7 +154,7 @@ func judgeDate(o *Observations) Finding {
 	counts = append(counts, Count{"milliseconds that the server is ahead (median)", int(skew.Milliseconds())})
 	says := "the server's clock agrees with this machine's within a second."
 	if skew.Abs() > time.Second {
-		says = fmt.Sprintf("the server's clock is %s ahead of this machine's.", skew.Round(time.Second))
+		says = "the server's clock is " + poller.DescribeSkew(skew) + "."
 	}
 	if w.Undated > 0 {
 		return Finding{"mixed", Certain, "Some answers carried none; " + says, counts}

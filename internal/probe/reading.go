@@ -199,8 +199,7 @@ func (w *wire) note(reply *poller.Reply) {
 		w.Undated++
 	} else {
 		w.Dated++
-		middle := reply.SentAt.Add(reply.HeaderAt.Sub(reply.SentAt) / 2)
-		w.Skews = append(w.Skews, reply.Date.Add(500*time.Millisecond).Sub(middle))
+		w.Skews = append(w.Skews, reply.Skew)
 	}
 	switch {
 	case reply.Status == 429:
