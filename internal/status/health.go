@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -126,6 +127,9 @@ func alerts(all []SourceView) []Alert {
 			warning = append(warning, gapAlert(s))
 		}
 	}
+	if a, differs := clockAlert(all); differs {
+		warning = append([]Alert{a}, warning...)
+	}
 	list := append(critical, warning...)
 	return list[:min(len(list), maxAlerts)]
 }
@@ -144,6 +148,40 @@ func gapAlert(s *SourceView) Alert {
 		Text:   fmt.Sprintf("%d so far, %s in all, the last %s: the feed could no longer return it", s.Counts.Gaps, roundSeconds(s.Counts.GapSeconds), s.Counts.LastGap),
 		Remedy: "it is in the receipts; get these records from the provider by other means if they are needed",
 	}
+}
+
+// ClockTolerance is how far this machine's clock and a feed's may be apart before a
+// person should know. An answer that takes long tells the time no better than this.
+const ClockTolerance = time.Minute
+
+// clockAlert tells of the clock that differs most, once for all sources: it is one
+// machine's.
+func clockAlert(all []SourceView) (a Alert, differs bool) {
+	var worst *SourceView
+	sources := 0
+	for i := range all {
+		s := &all[i]
+		if math.Abs(s.ClockAheadSeconds) <= ClockTolerance.Seconds() {
+			continue
+		}
+		sources++
+		if worst == nil || math.Abs(s.ClockAheadSeconds) > math.Abs(worst.ClockAheadSeconds) {
+			worst = s
+		}
+	}
+	if worst == nil {
+		return Alert{}, false
+	}
+	relation := "behind"
+	if worst.ClockAheadSeconds < 0 {
+		relation = "ahead of"
+	}
+	return Alert{
+		Severity: Warning, Title: "clock",
+		Text: fmt.Sprintf("this machine's clock is %s %s the feed's, say the answers to %s, such as %s. Nothing is lost: what may be asked for goes by the feed's",
+			roundSeconds(math.Abs(worst.ClockAheadSeconds)), relation, plural(sources, "source"), worst.Name),
+		Remedy: "set the clock right (NTP): logs, commit times and the expiry of tokens go by it",
+	}, true
 }
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }

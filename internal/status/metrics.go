@@ -94,6 +94,8 @@ var metrics = []Metric{
 		}},
 	perSource("cdrbus_source_live_interval_seconds", Gauge, "Time between the last windows of the live edge, on average. Absent before there were two.",
 		func(s *SourceView) (float64, bool) { return s.LiveSeconds, s.LiveSeconds > 0 }),
+	perSource("cdrbus_source_clock_ahead_seconds", Gauge, "How far the feed's clock is ahead of this machine's, as its last answer told; negative: behind. What may be asked for goes by the feed's.",
+		func(s *SourceView) (float64, bool) { return s.ClockAheadSeconds, true }),
 	perSource("cdrbus_source_jobs", Gauge, "Jobs at work, such as backfills.",
 		func(s *SourceView) (float64, bool) { return float64(len(s.Jobs)), true }),
 	perSource("cdrbus_source_position_counter", Gauge, "Counter of the source's position; each commit adds one.",

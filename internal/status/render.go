@@ -138,7 +138,11 @@ func (r *renderer) alerts() {
 		if !a.Since.IsZero() {
 			since = " for " + roundDuration(r.s.At.Sub(a.Since))
 		}
-		r.line(style.Render(fmt.Sprintf("%s %s: %s%s", glyph, a.Source, stateWords(State(a.Title)), since)))
+		title := stateWords(State(a.Title))
+		if a.Source != "" {
+			title = string(a.Source) + ": " + title
+		}
+		r.line(style.Render(glyph + " " + title + since))
 		for _, text := range []string{a.Text, a.Remedy} {
 			if text != "" {
 				r.wrapped("  ", text)

@@ -257,9 +257,10 @@ func (e *sourceEntry) view(now time.Time) SourceView {
 	v.Requests = maps.Clone(v.Requests)
 	v.Counts.Windows = maps.Clone(v.Counts.Windows)
 	e.mu.Unlock()
-	v.LagSeconds = lagSeconds(&v.Source, now)
-	v.UntilLossSeconds = v.Feed.untilLossSeconds(now)
-	v.UntilStreamLossSeconds = v.Stream.untilLossSeconds(now)
+	feedNow := v.feedTime(now)
+	v.LagSeconds = lagSeconds(&v.Source, feedNow)
+	v.UntilLossSeconds = v.Feed.untilLossSeconds(feedNow)
+	v.UntilStreamLossSeconds = v.Stream.untilLossSeconds(feedNow)
 	if v.BudgetNow != nil {
 		budget := v.BudgetNow(now)
 		v.Budget, v.BudgetNow = &budget, nil
@@ -289,20 +290,20 @@ func (b *Board) addHistory(views []SourceView, limit int) {
 
 // lagSeconds is how far the published watermark is behind the youngest instant
 // that the feed answers for.
-func lagSeconds(s *Source, now time.Time) float64 {
+func lagSeconds(s *Source, feedNow time.Time) float64 {
 	if s.Published.IsZero() {
 		return -1
 	}
-	return max(0, now.Sub(s.Published.Time()).Seconds()-s.MinAgeSeconds)
+	return max(0, feedNow.Sub(s.Published.Time()).Seconds()-s.MinAgeSeconds)
 }
 
 // untilLossSeconds is how long until what is published falls out of the endpoint's
 // lookback; -1 if that is not known.
-func (e Edge) untilLossSeconds(now time.Time) float64 {
+func (e Edge) untilLossSeconds(feedNow time.Time) float64 {
 	if e.Published.IsZero() || e.LookbackSeconds <= 0 {
 		return -1
 	}
-	return max(0, e.LookbackSeconds-now.Sub(e.Published.Time()).Seconds())
+	return max(0, e.LookbackSeconds-feedNow.Sub(e.Published.Time()).Seconds())
 }
 
 func total(all []SourceView) Totals {

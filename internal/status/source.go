@@ -58,6 +58,10 @@ type Source struct {
 	Sweeps        []Sweep      `json:"sweeps,omitempty"`     // the narrowest first
 	Jobs          []Job        `json:"jobs,omitempty"`       // at work, the oldest first
 
+	// ClockAheadSeconds is how far the feed's clock is ahead of this machine's, as its
+	// last answer told.
+	ClockAheadSeconds float64 `json:"clockAheadSeconds,omitzero"`
+
 	Current       Current   `json:"current,omitzero"`
 	LastWindow    Window    `json:"lastWindow,omitzero"`
 	NextRequestAt time.Time `json:"nextRequestAt,omitzero"`
@@ -74,6 +78,11 @@ type Source struct {
 	// BudgetNow reads the request budget of the source's credential at the
 	// time of a snapshot. It must not block and must not call the board.
 	BudgetNow func(now time.Time) Budget `json:"-"`
+}
+
+// feedTime is the feed's time at a time of this machine.
+func (s *Source) feedTime(now time.Time) time.Time {
+	return now.Add(time.Duration(s.ClockAheadSeconds * float64(time.Second)))
 }
 
 // Edge is how far one endpoint is read.

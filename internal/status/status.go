@@ -214,7 +214,7 @@ func (b *Board) count(w *Window, c *Commit) bool {
 	s.Counter = max(s.Counter, w.Counter)
 	s.Shard = c.Shard
 	s.Published, s.Settled = later(s.Published, w.Published), later(s.Settled, w.Settled)
-	kept.LagSeconds = lagSeconds(s, c.At)
+	kept.LagSeconds = lagSeconds(s, s.feedTime(c.At))
 	s.noteCadence(&kept)
 	s.Counts.add(&kept)
 	if w.Pages > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -431,4 +432,41 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// TestClockThatDiffers: one alert for all sources, and what depends on the time goes by
+// the feed's.
+func TestClockThatDiffers(t *testing.T) {
+	for _, c := range []struct {
+		ahead float64
+		want  string // in the alert; empty: there is none
+	}{
+		{0, ""}, {-59, ""}, {600, "this machine's clock is 10 min behind the feed's, say the answers to 2 sources, such as acme"},
+		{-600, "this machine's clock is 10 min ahead of the feed's"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := New(Build{}, Options{})
+			readyShards(b, 1)
+			feedNow := cdr.InstantOf(time.Now()).Add(time.Duration(c.ahead) * time.Second)
+			for _, name := range []cdr.SourceName{"acme", "globex"} {
+				b.Update(name, func(s *Source) {
+					s.ClockAheadSeconds, s.Published, s.MinAgeSeconds = c.ahead, feedNow.Add(-400*time.Second), 330
+					s.Feed = Edge{Published: s.Published, LookbackSeconds: 1000}
+				})
+			}
+			s := b.Snapshot()
+			if s.Sources[0].LagSeconds != 70 || s.Sources[0].UntilLossSeconds != 600 {
+				t.Errorf("%.0f s ahead: lag %.0f s, loss in %.0f s, want 70 and 600", c.ahead, s.Sources[0].LagSeconds, s.Sources[0].UntilLossSeconds)
+			}
+			alerts := slices.DeleteFunc(s.Alerts, func(a Alert) bool { return a.Title != "clock" })
+			switch {
+			case len(alerts) > 1, (len(alerts) == 1) != (c.want != ""):
+				t.Errorf("%.0f s ahead: alerts %+v", c.ahead, alerts)
+			case len(alerts) == 1 && !strings.Contains(alerts[0].Text, c.want):
+				t.Errorf("%.0f s ahead: %s", c.ahead, alerts[0].Text)
+			case len(alerts) == 1 && !strings.Contains(render(t, s, 200), "▲ clock\n"):
+				t.Error("the text does not tell")
+			}
+		})
+	}
 }
