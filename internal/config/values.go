@@ -235,6 +235,9 @@ func (s Start) String() string {
 // IsZero reports whether the start is unset.
 func (s Start) IsZero() bool { return s == Start{} }
 
+// IsRelative reports whether the start goes by the time at which it is resolved.
+func (s Start) IsRelative() bool { return s.kind != startAt }
+
 // Resolve returns the instant that the start means to a source whose feed
 // reaches lookback back.
 func (s Start) Resolve(now time.Time, lookback time.Duration) cdr.Instant {

@@ -358,6 +358,9 @@ func (s *shard) startNewSources(ctx context.Context, sources []*source) error {
 			Shard:               s.index,
 			Shards:              s.daemon.config.Kafka.Shards,
 		}
+		if err := src.compareForStart(ctx); err != nil {
+			return err
+		}
 		batch = append(batch, src.startWindow(s.daemon.layout, s.index, now))
 	}
 	for group := range slices.Chunk(batch, 1000) {

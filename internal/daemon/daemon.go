@@ -92,6 +92,7 @@ type Daemon struct {
 
 	budgetsMu sync.Mutex
 	budgets   map[string]*poller.Budget // by credential group; they outlive a shard's loss
+	clocks    *clocks
 
 	gate *gate // opens when every shard has been restored for the first time
 }
@@ -115,6 +116,7 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		memory:      newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
 		fingerprint: schema.Fingerprint(),
 		budgets:     map[string]*poller.Budget{},
+		clocks:      newClocks(options.Log),
 		shards:      map[int][]*source{},
 		vaults:      map[string]*vault{},
 	}

@@ -40,7 +40,7 @@ type unfitError struct{ error }
 // newErrand begins a job, or goes on with one, from what is committed of it.
 func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState) *errand {
 	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1)}
-	e.plan.Policy = s.plan.Policy
+	e.plan.Policy, e.plan.Clock = s.plan.Policy, s.plan.Clock
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
 		e.verify = l.daemon.newVerification(s, state.Job, time.Now())
@@ -135,6 +135,7 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 // commit writes.
 func (e *errand) handedOver(w *window) {
 	e.plan.Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	e.source.setClock(e.plan.Clock)
 	a := &e.ahead
 	if skipped := w.request.Span.StartInclusive - a.Next; skipped > 0 {
 		a.SkippedSeconds += int64(skipped)

@@ -94,7 +94,13 @@ func (l *lane) choose(ctx context.Context) (choice, error) {
 		}
 		now := time.Now()
 		ready, wakeAt := l.ready(now)
-		if best := l.turns.next(ready, now); best.source != nil {
+		best := l.turns.next(ready, now)
+		if sure, err := l.sureOfTime(ctx, best, now); err != nil {
+			return choice{}, err
+		} else if !sure {
+			continue
+		}
+		if best.source != nil {
 			return best, nil
 		}
 		l.daemon.board.Progress(l.name, wakeAt.Sub(now)+time.Minute)

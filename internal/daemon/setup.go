@@ -234,7 +234,12 @@ func (d *Daemon) newSource(cfg *config.Source, transport poller.HTTPOptions, tok
 		headers:    newHeaderBuilder(name, d.config.Events.CloudEventsHeaders),
 		board:      d.board,
 		finish:     &d.finish,
-		log:        d.log.With(zap.String("source", cfg.Name)),
+		host:       address.Host,
+		clocks:     d.clocks,
+		askTime: func(ctx context.Context) (poller.Clock, error) {
+			return poller.CompareClock(ctx, transport, address)
+		},
+		log: d.log.With(zap.String("source", cfg.Name)),
 	}
 	if app, ok := tokens.(*poller.ServiceApp); ok {
 		s.tokenState = func(now time.Time) status.Token {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -22,6 +23,9 @@ type source struct {
 	config     *config.Source
 	definition offsets.Definition
 	openFeed   func(*poller.Budget) (*poller.Feed, error)
+	askTime    func(context.Context) (poller.Clock, error) // of the feed's host
+	host       string
+	clocks     *clocks
 	feed       *poller.Feed // nil until the shard is first restored: its budget depends on it
 	headers    *headerBuilder
 	board      *status.Board
@@ -112,6 +116,7 @@ func (s *source) resume(position offsets.Position, now time.Time) {
 	s.plan.AskFrom = max(s.plan.AskFrom, position.Start) // nothing from before its start
 	s.sweeps.Start = position.Start
 	s.errands = nil // what is known of jobs is a former lane's: the log tells how far they are
+	s.setClock(s.clocks.of(s.host).Clock)
 	s.rewind(now)
 	s.halt = ""
 	for i := range s.tries {
@@ -239,7 +244,9 @@ func (s *source) handedOver(w *window) {
 
 // learn takes in what a window that was read tells of those to come.
 func (s *source) learn(w *window) {
-	s.planOf(w.request).Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	plan := s.planOf(w.request)
+	plan.Learn(w.request, w.outcome, w.facts.items, w.bytes())
+	s.setClock(plan.Clock)
 	tries := &s.tries[w.work()]
 	delete(tries.shortfalls, w.request.Span.StartInclusive)
 	tries.leastBytes = 0
@@ -347,7 +354,7 @@ const forgottenWithin = 2 * time.Minute
 
 // startWindow is the first commit of a new source: it fixes where it begins.
 func (s *source) startWindow(layout *producer.Layout, shard int, now time.Time) *window {
-	start := s.config.Start.Resolve(now, s.plan.Lookback)
+	start := s.config.Start.Resolve(s.plan.FeedTime(now), s.plan.Lookback)
 	return &window{
 		source:  s,
 		purpose: cdr.Start,
@@ -373,7 +380,9 @@ func (s *source) failed(w *window, err error, now time.Time) {
 	}
 	var stopped *poller.Stopped
 	plan := s.planOf(w.request)
-	switch unknown := plan.LearnFailure(w.request, w.outcome, err, now); {
+	unknown := plan.LearnFailure(w.request, w.outcome, err, now)
+	s.setClock(plan.Clock)
+	switch {
 	case errors.As(unknown, &stopped):
 		if w.request.Endpoint == cdr.Stream && s.config.Endpoint == config.Auto {
 			s.leaveStream(stopped, now)

@@ -20,7 +20,7 @@ import (
 )
 
 func testSource(board *status.Board, name cdr.SourceName) *source {
-	return &source{name: name, config: &config.Source{Endpoint: config.Feed}, board: board, log: zap.NewNop(), finish: &finish{}, headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
+	return &source{name: name, config: &config.Source{Endpoint: config.Feed}, board: board, log: zap.NewNop(), finish: &finish{}, clocks: newClocks(zap.NewNop()), headers: newHeaderBuilder(name, true), plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}
 }
 
 func testLayout() *producer.Layout {

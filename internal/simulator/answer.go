@@ -169,6 +169,11 @@ func (x *exchange) failRegion(host string) {
 // followed one, token and all.
 const redirectTarget = "/v1/redirected"
 
+// serveHost answers who only wants to know whether the host is there, and its time.
+func (s *Simulator) serveHost(w http.ResponseWriter, r *http.Request) {
+	s.newExchange(w, r).sendHead(http.StatusNotFound)
+}
+
 // serveUnknown answers every other path.
 func (s *Simulator) serveUnknown(w http.ResponseWriter, r *http.Request) {
 	x := s.newExchange(w, r)

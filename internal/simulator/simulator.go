@@ -90,6 +90,7 @@ func (s *Simulator) newRoutes() *http.ServeMux {
 	mux.HandleFunc("/truth/count", s.serveTruthCount)
 	mux.HandleFunc("/stats", s.serveStats)
 	mux.HandleFunc("/control", s.serveControl)
+	mux.HandleFunc("HEAD /{$}", s.serveHost)
 	mux.HandleFunc("/", s.serveUnknown)
 	return mux
 }
