@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"cdrbus/internal/cdr"
@@ -177,6 +178,23 @@ const MaxListed = 200
 // Differ reports whether feed and topic are not the same.
 func (f *Findings) Differ() bool {
 	return f.Missing-f.Repaired+f.Unexpected+f.Doubled+f.Different > 0
+}
+
+// Summary says in a few words what was found.
+func (f *Findings) Summary() string {
+	var words []string
+	for _, part := range []struct {
+		n    int64
+		what string
+	}{{f.Missing, "missing"}, {f.Unexpected, "unexpected"}, {f.Doubled, "doubled"}, {f.Different, "different"}, {f.Repaired, "published now"}} {
+		if part.n > 0 {
+			words = append(words, fmt.Sprintf("%d %s", part.n, part.what))
+		}
+	}
+	if len(words) == 0 {
+		return "no difference"
+	}
+	return strings.Join(words, ", ")
 }
 
 // jobPrefix begins the keys of jobs in the offsets topic.

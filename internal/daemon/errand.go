@@ -394,6 +394,21 @@ func (e *errand) repaired(w *window) {
 	}
 }
 
+// boardJob is how the board shows a job.
+func boardJob(state *offsets.JobState) status.Job {
+	job := status.Job{
+		ID: state.Job.ID, Kind: string(state.Job.Kind), Phase: status.JobPhase(state.Phase), Span: state.Job.Span, Next: state.Next,
+		Items: state.Items, Published: state.Published, Message: state.Message, BeganAt: state.BeganAt, UpdatedAt: state.UpdatedAt,
+	}
+	if state.Job.Repair {
+		job.Kind += " and repair"
+	}
+	if found := state.Findings; found != nil {
+		job.Findings, job.Differs = found.Summary(), found.Differ()
+	}
+	return job
+}
+
 // verified takes in a window that was read to be compared only.
 func (l *lane) verified(ctx context.Context, w *window) error {
 	s := w.source

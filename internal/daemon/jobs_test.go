@@ -19,6 +19,7 @@ import (
 	"cdrbus/internal/kafkaconn"
 	"cdrbus/internal/partition"
 	"cdrbus/internal/simulator"
+	"cdrbus/internal/status"
 	"cdrbus/offsets"
 )
 
@@ -172,7 +173,10 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 		} {
 			c.job.Kind, c.job.Source = offsets.Backfill, "acme"
 			id := w.ask(c.job)
-			w.runFor(cfg, time.Minute)
+			board := w.runFor(cfg, time.Minute)
+			if shown := board.Snapshot().Sources[0].EndedJobs; len(shown) != 1 || shown[0].ID != id || shown[0].Phase != status.JobFailed || !strings.Contains(shown[0].Message, c.want) {
+				t.Errorf("the board shows %+v", shown)
+			}
 			if state := w.jobState(id); state.Phase != offsets.JobFailed || !strings.Contains(state.Message, c.want) {
 				t.Errorf("%s: %s, %q, want failed, %q", c.job.Span, state.Phase, state.Message, c.want)
 			}

@@ -22,8 +22,11 @@ var errJobEnded = errors.New("the job has ended")
 // passesOver reports whether the daemon does nothing but a job, and not this one.
 func (d *Daemon) passesOver(id string) bool { return d.only != nil && d.only.ID != id }
 
-// jobEnded takes in that a job has ended, and ends a daemon that was for it alone.
+// jobEnded shows that a job has ended, and ends a daemon that was for it alone.
 func (d *Daemon) jobEnded(state *offsets.JobState) {
+	if state.Job.Kind != offsets.Mend {
+		d.board.JobEnded(state.Job.Source, boardJob(state))
+	}
 	if d.only != nil && state.Job.ID == d.only.ID {
 		d.end(errJobEnded)
 	}

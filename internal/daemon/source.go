@@ -507,10 +507,8 @@ func (s *source) showPlan() {
 	}
 	jobs := make([]status.Job, len(s.errands))
 	for i, e := range s.errands {
-		jobs[i] = status.Job{
-			ID: e.state.Job.ID, Kind: string(e.state.Job.Kind), Span: e.state.Job.Span,
-			Next: e.state.Next, Published: e.state.Published, Message: e.state.Message,
-		}
+		jobs[i] = boardJob(&e.state)
+		jobs[i].Message = e.ahead.Message // what it waits for
 	}
 	s.report(func(b *status.Source) {
 		b.Endpoint, b.MinAgeSeconds = live.Endpoint, live.MinAge.Seconds()

@@ -53,7 +53,7 @@ func (c *testCoverage) Receipts(_ context.Context, source cdr.SourceName, span c
 }
 
 // past gives a source receipts of some days: windows of half an hour, a sweep that
-// settles, a gap, unproven windows, and, at the end, cdr_stream.
+// settles, and, by seed, a gap, unproven windows, cdr_stream at the end, or no end.
 func (c *testCoverage) past(source cdr.SourceName, days int, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 5))
 	now := cdr.InstantOf(time.Now())
@@ -83,7 +83,15 @@ func (c *testCoverage) past(source cdr.SourceName, days int, seed uint64) {
 		r.FeedPublished, r.StreamPublished = r.FeedPublished-7200, now-60
 		list = append(list[:len(list)-4], r)
 	}
-	list[len(list)-1].FeedSettled = max(start, now.Add(-50*time.Hour))
+	settled := now.Add(-50 * time.Hour)
+	switch seed % 6 {
+	case 2: // its sweeps reach back an hour only
+		settled = now.Add(-time.Hour)
+	case 4: // it was stopped two days ago
+		list = list[:max(2, len(list)-96)]
+	}
+	last := &list[len(list)-1]
+	last.FeedSettled = max(start, min(settled, last.FeedPublished))
 	c.receipts[source] = list
 }
 

@@ -15,7 +15,7 @@ import (
 
 var (
 	pageListen   = flag.String("page.listen", "", "serve the status page of -page.scenario at this address, to look at it")
-	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo, fleet, reserve, coverage, coverage-12 or coverage-many")
+	pageScenario = flag.String("page.scenario", "normal", "with -page.listen: empty, normal, many, stopped, demo, fleet, reserve, jobs, sweeps, coverage, coverage-12 or coverage-many")
 	pageBrowser  = flag.String("page.browser", "", "path of a Chromium; check the page in it and take pictures")
 	pageDir      = flag.String("page.dir", "", "with -page.browser: where the pictures go")
 )
@@ -57,11 +57,17 @@ func TestPageInBrowser(t *testing.T) {
 		{"coverage", "coverage", "1280,1400", false, openTheHour, []string{"acme-eu", "settled to ", "read into it and published", "receipts", "Dead letters"}},
 		{"coverage", "coverage-dark", "1280,1400", true, openTheHour, []string{"settled to "}},
 		{"coverage", "coverage-narrow", "400,2600", false, openTheHour, []string{"settled to "}},
-		{"coverage-12", "coverage-12", "1280,2600", false, "", []string{"globex-2", "unproven", "lost"}},
+		{"coverage-12", "coverage-12", "1280,2600", false, "", []string{"globex-2", "unproven", "lost", "yesterday complete<", "yesterday incomplete", "yesterday in doubt", "yesterday: 2 sources incomplete", "not read yet", "records may still come late; complete about "}},
 		{"coverage-12", "coverage-12-dark", "1280,2600", true, "", []string{"globex-2"}},
 		{"coverage-12", "coverage-12-month", "1280,3200", false, `$("days").value = "31"; $("days").dispatchEvent(new Event("change"))`, []string{"globex-2"}},
 		{"coverage-12", "coverage-12-narrow", "400,6800", false, "", []string{"globex-2"}},
 		{"coverage-many", "coverage-many", "1280,1400", false, `$("find").value = "initech-24"; $("find").dispatchEvent(new Event("input"))`, []string{"initech-249"}},
+		{"jobs", "jobs", "1280,1500", false, "", []string{"backfill of acme-eu", "43 %", "about 1 h 59 min left", "the broker does not answer", "4 missing, 1 doubled", "720h0m0s back", "25 min late", "reading, at", "1 source behind with sweeps", "clock", "10 min 3 s ahead of the feed"}},
+		{"jobs", "jobs-dark", "1280,1500", true, `document.querySelector(".name").click()`, []string{"last 2 h every 15 min", "behind this machine's"}},
+		{"jobs", "jobs-narrow", "400,3400", false, "", []string{"backfill of acme-eu"}},
+		{"sweeps", "sweeps", "1280,3400", false, "", []string{"19 sources behind with sweeps", "33 min late", "7 more sources late, 11 sources on time"}},
+		{"sweeps", "sweeps-dark", "1280,3400", true, "", []string{"customer-29"}},
+		{"sweeps", "sweeps-narrow", "400,9000", false, "", []string{"customer-29"}},
 		{"reserve", "reserve", "1280,900", true, "", []string{"○", "as of 3 min", "the other members have all sources"}},
 	} {
 		t.Run(c.picture, func(t *testing.T) {

@@ -34,6 +34,7 @@ func Render(w io.Writer, s Snapshot, width int) error {
 	r.alerts()
 	r.sources()
 	r.plans()
+	r.jobs()
 	r.events()
 	r.fleet()
 	r.foot()
@@ -219,7 +220,7 @@ const renderedPlans = 12
 func (r *renderer) plans() {
 	var rows [][2]string
 	for i := range r.s.Sources[:min(len(r.s.Sources), renderedPlans)] {
-		if s := &r.s.Sources[i]; len(s.Sweeps)+len(s.Jobs) > 0 {
+		if s := &r.s.Sources[i]; len(s.Sweeps) > 0 {
 			rows = append(rows, [2]string{string(s.Name), joinNonEmpty(s.plan(r.s.At), " · ")})
 		}
 	}
@@ -259,11 +260,45 @@ func (s *SourceView) plan(now time.Time) (words []string) {
 	if !s.Settled.IsZero() {
 		words = append(words, "settled to "+s.Settled.Time().Format("02 15:04"))
 	}
-	for _, job := range s.Jobs {
-		done := float64(job.Next-job.Span.StartInclusive) / float64(max(job.Span.EndExclusive-job.Span.StartInclusive, 1))
-		words = append(words, fmt.Sprintf("%s %.0f %%", job.Kind, 100*done))
-	}
 	return words
+}
+
+// jobs tells of the jobs at work, and of those that have ended lately.
+func (r *renderer) jobs() {
+	var lines []string
+	for i := range r.s.Sources[:min(len(r.s.Sources), renderedPlans)] {
+		s := &r.s.Sources[i]
+		for _, jobs := range [][]Job{s.Jobs, s.EndedJobs} {
+			for i := range jobs {
+				lines = append(lines, string(s.Name)+", "+jobs[i].words())
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return
+	}
+	r.line()
+	r.line(r.muted.Render("JOBS"))
+	for _, line := range lines {
+		r.wrapped("", line)
+	}
+}
+
+// words tells how far a job is, or what came of it.
+func (j *Job) words() string {
+	text := fmt.Sprintf("%s of %s: %s", j.Kind, j.Span, j.Phase)
+	if j.Phase == JobRunning {
+		text += fmt.Sprintf(", %d %%", int(100*j.share()))
+	}
+	if j.LeftSeconds > 0 {
+		text += fmt.Sprintf(", about %s left", roundSeconds(j.LeftSeconds))
+	}
+	for _, more := range []string{j.Findings, j.Message} {
+		if more != "" {
+			text += "; " + Printable(more)
+		}
+	}
+	return text
 }
 
 var stateGlyphs = map[State]string{

@@ -19,6 +19,7 @@ func TestRender(t *testing.T) {
 		{"stopped", []string{"■ 2 sources wait for you", "■ acme-us: stopped", "cdrbus auth status", "▲ acme-eu: token ends soon"}},
 		{"fleet", []string{"FLEET cdrbus.webex.cdr.offsets: 4 members, Stable MEMBER", "cdrbus-7c9f6d8b54-2xk8q (this one) 10.0.0.4 3 0-3, 9", "cdrbus-7c9f6d8b54-zq9sd 10.0.0.7 0 none, in reserve"}},
 		{"reserve", []string{"○ in reserve", "no source here: the other members have them all", "Stable, as of 3 min", "cdrbus-7c9f6d8b54-zq9sd (this one)"}},
+		{"jobs", []string{"▲ clock", "10 min 3 s ahead of the feed's", ": running, 43 %, about 1 h 59 min left", ": accepted; read webex.cdr.events-2", ": done; 4 missing, 1 doubled", ": failed; the feed answers 720h0m0s back"}},
 		{"demo", []string{"MISSING", "0 ✓", "RESTARTS", "last restart 2", "killed in mid-commit"}},
 	} {
 		t.Run(c.scenario, func(t *testing.T) {

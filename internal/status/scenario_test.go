@@ -20,6 +20,8 @@ var scenarios = map[string]func() *Board{
 	"demo":    demoBoard,
 	"fleet":   fleetBoard,
 	"reserve": reserveBoard,
+	"jobs":    jobsBoard,
+	"sweeps":  sweepsBoard,
 
 	"coverage":      coverageBoard(1),
 	"coverage-12":   coverageBoard(12),
@@ -245,5 +247,64 @@ func reserveBoard() *Board {
 	fleet.At = time.Now().Add(-3 * time.Minute)
 	fleet.Members[0].Self, fleet.Members[3].Self = false, true
 	b.SetFleet(fleet)
+	return b
+}
+
+// jobsBoard is one source with a sweep overdue, another at work, and jobs in every
+// phase; and a clock that is ten minutes fast.
+func jobsBoard() *Board {
+	b := newTestBoard()
+	b.startedAt = time.Now().Add(-75 * time.Minute)
+	readyShards(b, 1)
+	runSource(b, "acme-eu", 0, 60, 12*time.Second, 640)
+	now := time.Now()
+	day := func(ago int) cdr.Instant {
+		return cdr.InstantOf(now.Truncate(24 * time.Hour)).Add(-time.Duration(ago) * 24 * time.Hour)
+	}
+	job := func(n int, kind string, phase JobPhase, from, to int) Job {
+		return Job{ID: fmt.Sprintf("20261122-101500-3f2a9c4%d", n), Kind: kind, Phase: phase, Span: cdr.Span{StartInclusive: day(from), EndExclusive: day(to)}, Next: day(to), UpdatedAt: now.Add(-20 * time.Second)}
+	}
+	b.Update("acme-eu", func(s *Source) {
+		s.State, s.NextRequestAt, s.ClockAheadSeconds = Waiting, now.Add(48*time.Second), -603
+		s.Sweeps[0].DueAt = now.Add(-25 * time.Minute)
+		s.Sweeps[1].BeganAt = now.Add(-4 * time.Minute)
+		s.Sweeps[1].Next, s.Sweeps[1].End = cdr.InstantOf(now.Add(-16*time.Hour)), cdr.InstantOf(now.Add(-10*time.Minute))
+		backfill := job(1, "backfill", JobRunning, 30, 2)
+		backfill.Next, backfill.BeganAt = day(18).Add(7*time.Hour), now.Add(-94*time.Minute)
+		backfill.Items, backfill.Published = 1_203_441, 88
+		verify := job(2, "verify", JobAccepted, 8, 1)
+		verify.Next, verify.Message = day(8), "read webex.cdr.events-2: the broker does not answer; it is tried again"
+		s.Jobs = []Job{backfill, verify}
+	})
+	differs := job(3, "verify and repair", JobDone, 9, 8)
+	differs.Items, differs.Published, differs.Findings, differs.Differs = 40_112, 3, "4 missing, 1 doubled, 3 published now", true
+	done := job(4, "verify", JobDone, 10, 9)
+	done.Items, done.Findings = 38_440, "no difference"
+	failed := job(5, "backfill", JobFailed, 60, 40)
+	failed.Next, failed.Message = day(60), "the feed answers 720h0m0s back, and the span ends before that"
+	for _, ended := range []Job{failed, done, differs} {
+		b.JobEnded("acme-eu", ended)
+	}
+	return b
+}
+
+// sweepsBoard is thirty sources on a few credentials whose limits are too low for all
+// their sweeps.
+func sweepsBoard() *Board {
+	b := newTestBoard()
+	b.startedAt = time.Now().Add(-26 * time.Hour)
+	readyShards(b, 8)
+	for i := range 30 {
+		name := cdr.SourceName(fmt.Sprintf("customer-%02d", i))
+		runSource(b, name, i%8, 60, time.Duration(i)*time.Second, 200)
+		b.Update(name, func(s *Source) {
+			s.State, s.NextRequestAt = Waiting, time.Now().Add(time.Duration(i)*time.Second)
+			s.Sweeps[0].DueAt = time.Now().Add(time.Duration(900-100*i) * time.Second)
+			s.Sweeps[1].Next = cdr.InstantOf(time.Now().Add(-time.Duration(i+7) * time.Hour))
+			if i%3 > 0 {
+				s.Sweeps[1].Next, s.Sweeps[1].End = 0, 0
+			}
+		})
+	}
 	return b
 }

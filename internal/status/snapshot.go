@@ -257,6 +257,10 @@ func (e *sourceEntry) view(now time.Time) SourceView {
 	v.Requests = maps.Clone(v.Requests)
 	v.Counts.Windows = maps.Clone(v.Counts.Windows)
 	e.mu.Unlock()
+	v.Jobs = slices.Clone(v.Jobs)
+	for i := range v.Jobs {
+		v.Jobs[i].LeftSeconds = v.Jobs[i].leftSeconds(now)
+	}
 	feedNow := v.feedTime(now)
 	v.LagSeconds = lagSeconds(&v.Source, feedNow)
 	v.UntilLossSeconds = v.Feed.untilLossSeconds(feedNow)

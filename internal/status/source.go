@@ -57,6 +57,7 @@ type Source struct {
 	LiveSeconds   float64      `json:"liveSeconds,omitzero"` // between the last windows of the live edge, on average; 0: not known yet
 	Sweeps        []Sweep      `json:"sweeps,omitempty"`     // the narrowest first
 	Jobs          []Job        `json:"jobs,omitempty"`       // at work, the oldest first
+	EndedJobs     []Job        `json:"endedJobs,omitempty"`  // since the process began, the latest first
 
 	// ClockAheadSeconds is how far the feed's clock is ahead of this machine's, as its
 	// last answer told.
@@ -103,13 +104,57 @@ type Sweep struct {
 
 // Job is what a person asked for, and how far it is.
 type Job struct {
-	ID        string      `json:"id"`
-	Kind      string      `json:"kind"`
-	Span      cdr.Span    `json:"span"`
-	Next      cdr.Instant `json:"next"`
-	Published int64       `json:"published"`
-	Message   string      `json:"message,omitempty"`
+	ID    string      `json:"id"`
+	Kind  string      `json:"kind"`
+	Phase JobPhase    `json:"phase"`
+	Span  cdr.Span    `json:"span"`
+	Next  cdr.Instant `json:"next"` // everything of the span before is done
+
+	Items     int64 `json:"items"`
+	Published int64 `json:"published"`
+	// Findings says what a verification found, in words; Differs that feed and topic
+	// are not the same.
+	Findings string `json:"findings,omitempty"`
+	Differs  bool   `json:"differs,omitempty"`
+	Message  string `json:"message,omitempty"`
+
+	BeganAt   time.Time `json:"beganAt,omitzero"`
+	UpdatedAt time.Time `json:"updatedAt,omitzero"`
+	// LeftSeconds is how long the rest takes at the pace so far; 0: not known. Set by
+	// the board.
+	LeftSeconds float64 `json:"leftSeconds,omitzero"`
 }
+
+// JobPhase is how far a job is.
+type JobPhase string
+
+// The phases of a job, as its state in Kafka has them.
+const (
+	JobAccepted  JobPhase = "accepted"
+	JobRunning   JobPhase = "running"
+	JobDone      JobPhase = "done"
+	JobFailed    JobPhase = "failed"
+	JobCancelled JobPhase = "cancelled"
+)
+
+// share is how much of the job is done, 0 to 1.
+func (j *Job) share() float64 {
+	all := j.Span.EndExclusive - j.Span.StartInclusive
+	return float64(j.Next-j.Span.StartInclusive) / float64(max(all, 1))
+}
+
+// leftSeconds is how long the rest takes at the pace so far; 0: not known.
+func (j *Job) leftSeconds(now time.Time) float64 {
+	done := j.share()
+	if j.Phase != JobRunning || j.BeganAt.IsZero() || done <= 0 {
+		return 0
+	}
+	took := j.UpdatedAt.Sub(j.BeganAt).Seconds()
+	return max(1, took*(1-done)/done-now.Sub(j.UpdatedAt).Seconds())
+}
+
+// keptJobs is how many jobs of a source are shown after their end.
+const keptJobs = 3
 
 // Current is the window being fetched or committed.
 type Current struct {

@@ -244,6 +244,14 @@ func (s *Source) noteCadence(w *Window) {
 	s.lastLiveAt = w.CommittedAt
 }
 
+// JobEnded shows a job after its end, for a while.
+func (b *Board) JobEnded(source cdr.SourceName, job Job) {
+	job.Message, job.Findings = redact(job.Message), redact(job.Findings)
+	b.Update(source, func(s *Source) {
+		s.EndedJobs = append([]Job{job}, s.EndedJobs[:min(len(s.EndedJobs), keptJobs-1)]...)
+	})
+}
+
 // Requested counts one answer of the feed: its HTTP status, or 0 when none came.
 func (b *Board) Requested(source cdr.SourceName, status int) {
 	label := "none"
