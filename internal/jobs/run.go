@@ -73,24 +73,17 @@ func (r *Runner) Rejoin(ctx context.Context, id string) (offsets.JobState, error
 // as patience lasts, nobody is at it: then the job is done here.
 func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, patience time.Duration) (last offsets.JobState, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var here sync.WaitGroup
 	defer here.Wait()
-	failed := make(chan error, 1)
-	var alone *time.Timer
-	alone = time.AfterFunc(patience, func() {
-		r.Alone()
-		here.Go(func() {
-			err := r.do(ctx, job)
-			if errors.Is(err, daemon.ErrTakenOver) {
-				alone.Reset(silence)
-			} else if err != nil {
-				failed <- err
-				cancel()
-			}
-		})
-	})
+	defer cancel()
+	alone, failed := time.NewTimer(patience), make(chan error, 1)
 	defer alone.Stop()
+	here.Go(func() {
+		if err := r.stepIn(ctx, job, alone); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
 	var waiting sync.Once
 	err = follow(ctx, committed.NewReader(r.Client), r.Config, job.ID, func(state offsets.JobState) error {
 		if state.Phase.Ended() || state.UpdatedAt.After(since) && alone.Stop() {
@@ -109,14 +102,31 @@ func (r *Runner) follow(ctx context.Context, job offsets.Job, since time.Time, p
 	}
 }
 
+// stepIn does a job here whenever nobody is at it any more, until it has ended, or ctx.
+func (r *Runner) stepIn(ctx context.Context, job offsets.Job, alone *time.Timer) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-alone.C:
+		}
+		r.Alone()
+		err := r.do(ctx, job)
+		if !errors.Is(err, daemon.ErrTakenOver) {
+			return err
+		}
+		alone.Reset(silence)
+	}
+}
+
 // do is the job done by this process.
 func (r *Runner) do(ctx context.Context, job offsets.Job) error {
-	make := r.New
-	if make == nil {
-		make = daemon.New
+	newDaemon := r.New
+	if newDaemon == nil {
+		newDaemon = daemon.New
 	}
 	board := status.New(status.Build{Version: r.Version}, status.Options{})
-	d, err := make(ctx, daemon.Options{Config: r.Config, Log: r.Log, Board: board, Version: r.Version, Only: &job, LimitMemory: true})
+	d, err := newDaemon(ctx, daemon.Options{Config: r.Config, Log: r.Log, Board: board, Version: r.Version, Only: &job, LimitMemory: true})
 	if err != nil {
 		return err
 	}
