@@ -287,8 +287,12 @@ func TestMoveInterrupted(t *testing.T) {
 				if !whole {
 					sick := w.runOn(other)
 					sick.demandRefused("acme", "shard")
-					if _, _, err := w.mend(t.Context(), other, "acme", editIn(t, sick.source("acme").Remedy)); err != nil {
+					plan, _, err := w.mend(t.Context(), other, "acme", editIn(t, sick.source("acme").Remedy))
+					if err != nil {
 						t.Fatal(err)
+					}
+					if moved := w.lastPosition("acme"); moved.Counter != plan.After.Counter {
+						t.Errorf("the position got counter %d, and the plan said %d", moved.Counter, plan.After.Counter)
 					}
 				}
 				w.demandMoved(other, 1-from)

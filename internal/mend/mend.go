@@ -119,7 +119,7 @@ func (m *Mender) Do(ctx context.Context, source *config.Source, edit offsets.Edi
 	state, err := runner.Run(ctx, job)
 	switch {
 	case err != nil && !state.Phase.Ended():
-		m.takeBack(ctx, source.Shard(m.Config.Kafka.Shards), job)
+		m.takeBack(ctx, shard, job)
 		return "", err
 	case state.Phase != offsets.JobDone:
 		return "", fmt.Errorf("the edit has %s: %s", state.Phase, state.Message)

@@ -129,10 +129,19 @@ func (m *move) position(counter cdr.Counter) offsets.Position {
 	return p
 }
 
+// arrival is the counter of the position in the new shard: behind the one that tells
+// the former shard, if that is still to be told.
+func (m *move) arrival() cdr.Counter {
+	if m.gone {
+		return m.counter + 1
+	}
+	return m.counter + 2
+}
+
 // plan says what the move does.
 func (m *move) plan() *Plan {
 	plan := &Plan{Source: m.from.expect.Source, What: offsets.EditMove, Shard: m.to.options.Shard, Now: m.to.verdict(), Next: []string{}, Before: &View{*m.from.last}}
-	plan.position = m.position(m.counter + 2)
+	plan.position = m.position(m.arrival())
 	plan.After = &View{plan.position}
 	if m.gone {
 		plan.say("an earlier move was interrupted, and is brought to its end")
@@ -199,10 +208,8 @@ func (e *Editor) own(ctx context.Context, shard int, source *config.Source) (*pr
 
 // settle is the steps that change where the source is at home.
 func (e *Editor) settle(ctx context.Context, m *move, note movedNote, shards map[int]*producer.Shard) error {
-	counter := m.counter
 	if !m.gone {
-		counter++
-		gone := m.position(counter)
+		gone := m.position(m.counter + 1)
 		draft := producer.NewDraft(e.Layout, m.from.options.Shard)
 		if err := e.addPosition(draft, gone, receiptOf(gone)); err != nil {
 			return err
@@ -211,7 +218,7 @@ func (e *Editor) settle(ctx context.Context, m *move, note movedNote, shards map
 			return fmt.Errorf("tell shard %d that source %s goes: %w", m.from.options.Shard, m.source.Name, err)
 		}
 	}
-	arrived := m.position(counter + 1)
+	arrived := m.position(m.arrival())
 	arrived.JournalFrom = note.JournalFrom
 	note.Done = true
 	draft := producer.NewDraft(e.Layout, m.to.options.Shard)
@@ -377,8 +384,11 @@ func (c *copier) countHere(ctx context.Context) error {
 		return err
 	}
 	bounds, err := c.editor.Reader.Bounds(ctx, c.editor.Config.Kafka.Topics.IDs, c.owned.Partition())
+	if err != nil {
+		return err
+	}
 	c.note.JournalFrom = bounds.HighWatermark // nobody else writes
-	return err
+	return nil
 }
 
 // flush commits what was added, with the note of how far it goes.
