@@ -295,3 +295,10 @@ func TestLengths(t *testing.T) {
 		}
 	}
 }
+
+// TestPrintable: nothing that a terminal takes for a command comes through.
+func TestPrintable(t *testing.T) {
+	if got := printable("a\tb\x1b[2J\u009b31m\u2028é"); got != "a b [2J 31m é" {
+		t.Errorf("%q", got)
+	}
+}

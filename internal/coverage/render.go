@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"cdrbus/internal/cdr"
 )
@@ -201,9 +202,9 @@ func plural(n int64, what string) string {
 // printable keeps a terminal safe from what a feed may have said, and a table in lines.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
+		if unicode.IsPrint(r) {
+			return r
 		}
-		return r
+		return ' '
 	}, text)
 }
