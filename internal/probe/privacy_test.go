@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"cdrbus/internal/simulator"
 	"cdrbus/schema"
 )
 
@@ -113,6 +114,9 @@ func TestNothingIsTold(t *testing.T) {
 	}
 }
 
+// quieter has fewer records, for what does not hang on them.
+func quieter(o *simulator.Options) { o.Records.Rate = 0.02 }
+
 // TestInterrupted: whatever ends a run, there is a report of what was seen.
 func TestInterrupted(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
@@ -130,7 +134,7 @@ func TestInterrupted(t *testing.T) {
 
 // TestEstimate: a run takes about the requests and the time that were told before.
 func TestEstimate(t *testing.T) {
-	inWorld(t, nil, func(w *world) {
+	inWorld(t, quieter, func(w *world) {
 		options := w.options()
 		requests, took := Estimate(options)
 		report, err := Run(w.t.Context(), options)
@@ -147,7 +151,7 @@ func TestEstimate(t *testing.T) {
 
 // TestBeside: at half of the budget the feed sees no more than that.
 func TestBeside(t *testing.T) {
-	inWorld(t, nil, func(w *world) {
+	inWorld(t, quieter, func(w *world) {
 		options := w.options()
 		options.Pace, options.For = 2*time.Minute, 0
 		report, err := Run(w.t.Context(), options)

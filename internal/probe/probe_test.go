@@ -154,7 +154,22 @@ var few = nothing(verdicts{
 	"start_bound": "inclusive|?", "end_bound": "exclusive|?",
 })
 
-var seeds = flag.Int("probe.seeds", 1, "how many simulated organizations each setting is tried on")
+var (
+	full  = flag.Bool("probe.full", false, "try every setting of the simulator, and every way to forbid and to throttle")
+	seeds = flag.Int("probe.seeds", 1, "with -probe.full: how many simulated organizations each setting is tried on")
+)
+
+// byDefault are the settings that are tried without -probe.full: between them they
+// change most answers.
+var byDefault = []string{"plain", "end inclusive, by start", "boundary repeats, remaining total", "no records", "few records"}
+
+// onlyFull leaves a test to -probe.full.
+func onlyFull(t *testing.T, byDefault bool) {
+	t.Helper()
+	if !byDefault && !*full {
+		t.Skip("asked for by -probe.full")
+	}
+}
 
 // TestSettings: for each switch of the simulator, what the probe concludes is what
 // the simulator was told, or "cannot tell" where the observations do not suffice.
@@ -162,6 +177,7 @@ func TestSettings(t *testing.T) {
 	for i := range *seeds * len(settings) {
 		setting, seed := settings[i%len(settings)], uint64(1+i/len(settings))
 		t.Run(fmt.Sprintf("%s, seed %d", setting.name, seed), func(t *testing.T) {
+			onlyFull(t, seed == 1 && slices.Contains(byDefault, setting.name))
 			tune := func(o *simulator.Options) {
 				if o.Seed = seed; setting.tune != nil {
 					setting.tune(o)
@@ -201,6 +217,7 @@ func TestForbidden(t *testing.T) {
 		want   string
 	}{{simulator.Refuse, "refused"}, {simulator.Trim, "trimmed"}} {
 		t.Run(string(c.excess), func(t *testing.T) {
+			onlyFull(t, c.excess == simulator.Trim)
 			inWorld(t, func(o *simulator.Options) { o.Answers.TooWide, o.Answers.TooOld = c.excess, c.excess }, func(w *world) {
 				options := w.options()
 				options.AlsoForbidden, options.For = true, 0
@@ -219,6 +236,7 @@ func TestForbidden(t *testing.T) {
 		})
 	}
 	t.Run("allowed", func(t *testing.T) {
+		onlyFull(t, false)
 		inWorld(t, func(o *simulator.Options) {
 			o.Answers.Feed.MaxWindow, o.Answers.Feed.Lookback = 24*time.Hour, 60*24*time.Hour
 		}, func(w *world) {
@@ -250,6 +268,7 @@ func TestProvoke(t *testing.T) {
 		{"no limit", func(o *simulator.Options) { o.Answers.InitialPerMinute = 0 }, "?", "?"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			onlyFull(t, c.name == "seconds")
 			inWorld(t, c.tune, func(w *world) {
 				options := w.options()
 				options.For, options.Unbridled = 0, w.asker(poller.Limits{InitialPerMinute: 60, PagesPerMinute: 60}, time.Time{})
