@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
 	"cdrbus/internal/embedded"
 	"cdrbus/internal/jobs"
 	"cdrbus/internal/kafkaconn"
@@ -74,9 +76,15 @@ func (k *kit) own(job offsets.Job, phase offsets.JobPhase) {
 	if err != nil {
 		k.t.Fatal(err)
 	}
+	k.write(offsets.JobKey(job.ID), value)
+}
+
+// write writes a record to the shard of the only source.
+func (k *kit) write(key, value []byte) {
+	k.t.Helper()
 	response, err := k.client.Produce(k.t.Context(), &kafka.ProduceRequest{
 		Topic: k.cfg.Kafka.Topics.Offsets, Partition: k.cfg.Sources[0].Shard(4), RequiredAcks: kafka.RequireAll,
-		Records: kafka.NewRecordReader(kafka.Record{Key: kafka.NewBytes(offsets.JobKey(job.ID)), Value: kafka.NewBytes(value)}),
+		Records: kafka.NewRecordReader(kafka.Record{Key: kafka.NewBytes(key), Value: kafka.NewBytes(value)}),
 	})
 	if err = errors.Join(err, response.Error); err != nil {
 		k.t.Fatal(err)
@@ -163,6 +171,29 @@ func TestWhatIsNotThere(t *testing.T) {
 		}
 		if err := jobs.Follow(t.Context(), k.reader, k.cfg, "20260101-000000-00000000", nil); !errors.Is(err, jobs.ErrUnknown) {
 			t.Errorf("an unknown job gives %v", err)
+		}
+	})
+}
+
+// TestFollowingFails: a command that does the job itself, and can no longer follow it,
+// ends with that error; it does not wait for the job.
+func TestFollowingFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKit(t)
+		job := newJob("acme")
+		runner := jobs.Runner{
+			Config: k.cfg, Client: k.client, Patience: time.Minute,
+			Waiting: func(time.Duration) {}, Each: func(offsets.JobState) {},
+			Alone: func() { k.write(offsets.JobKey(job.ID), []byte("no state of a job")) },
+			New: func(ctx context.Context, _ daemon.Options) (*daemon.Daemon, error) {
+				<-ctx.Done() // it is at work
+				return nil, ctx.Err()
+			},
+		}
+		began := time.Now()
+		_, err := runner.Run(t.Context(), job)
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "not the JSON that cdrbus writes") || took > 2*time.Minute {
+			t.Errorf("after %s: %v", took, err)
 		}
 	})
 }
