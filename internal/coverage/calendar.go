@@ -73,6 +73,9 @@ func dayOf(i cdr.Instant) cdr.Instant { return i - i%secondsPerDay }
 
 // countHours counts a receipt in every hour of a span.
 func (m *Map) countHours(span cdr.Span, r *offsets.Receipt, offset int64) {
+	if m.hours == nil {
+		return
+	}
 	for at := hourOf(span.StartInclusive); at < span.EndExclusive; at += secondsPerHour {
 		h := m.hours[at]
 		if h == nil {

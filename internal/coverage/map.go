@@ -12,10 +12,10 @@ import (
 // Map is what the receipts of one source tell about a view of report time. It takes
 // memory for the stretches that differ, not for the receipts.
 type Map struct {
-	view   cdr.Span // nothing outside is kept
-	pieces []piece  // in order, none of them unread; those that touch have different readings
-	edited []piece  // reused by splice
-	hours  map[cdr.Instant]*Hour
+	view   cdr.Span              // nothing outside is kept
+	pieces []piece               // in order, none of them unread; those that touch have different readings
+	edited []piece               // reused by splice
+	hours  map[cdr.Instant]*Hour // nil: nobody wants a calendar
 	totals Counts
 	last   watermarks
 	began  cdr.Instant // of the source, if its first receipt was seen
@@ -60,6 +60,10 @@ func (w watermarks) published() cdr.Instant { return max(w.feedPublished, w.stre
 func NewMap(view cdr.Span) *Map {
 	return &Map{view: view, hours: map[cdr.Instant]*Hour{}}
 }
+
+// newSurvey is a NewMap that has no calendar: a view of years, of a thousand sources,
+// has millions of hours.
+func newSurvey(view cdr.Span) *Map { return &Map{view: view} }
 
 // latest ends the times that a receipt can mean, with the year 9999.
 const latest cdr.Instant = 253402300800

@@ -276,3 +276,22 @@ func BenchmarkFoldKafka(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/receipt")
 }
+
+// TestSurveyKeepsNoHours: a report needs no calendar, which would take memory for every
+// hour of its span.
+func TestSurveyKeepsNoHours(t *testing.T) {
+	view := at(0, 7200)
+	survey, calendar := newSurvey(view), NewMap(view)
+	for counter := 1; counter <= 100; counter++ {
+		r := live("acme", counter)
+		survey.Add(&r, int64(counter))
+		calendar.Add(&r, int64(counter))
+	}
+	survey.Roll(view)
+	if len(survey.hours) > 0 || len(calendar.hours) == 0 {
+		t.Errorf("%d hours for a survey, %d for a calendar", len(survey.hours), len(calendar.hours))
+	}
+	if got, want := survey.Report("acme", view), calendar.Report("acme", view); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

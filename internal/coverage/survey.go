@@ -16,7 +16,7 @@ func (r *Reader) Survey(ctx context.Context, placed map[cdr.SourceName]int, span
 		if shards[shard] == nil {
 			shards[shard] = map[cdr.SourceName]*Map{}
 		}
-		shards[shard][source] = NewMap(span)
+		shards[shard][source] = newSurvey(span)
 	}
 	reports := map[cdr.SourceName]Report{}
 	for i, shard := range slices.Sorted(maps.Keys(shards)) {
