@@ -93,18 +93,27 @@ func (f *spanFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.to, "to", "", "where it ends (default: where the source itself is)")
 }
 
-// resolve returns the source and the span, which lies where the feed answers.
-func (f *spanFlags) resolve(cfg *config.Config, now time.Time) (*config.Source, cdr.Span, error) {
-	name := f.source
+// sourceMeant returns the source that --source names; where that is left out, the only
+// one.
+func sourceMeant(cfg *config.Config, name string) (*config.Source, error) {
 	if name == "" && len(cfg.Sources) == 1 {
-		name = cfg.Sources[0].Name
+		return &cfg.Sources[0], nil
 	}
 	if name == "" {
-		return nil, cdr.Span{}, usageError{errors.New("--source: name one of the configuration's sources")}
+		return nil, usageError{fmt.Errorf("--source: say which of the %d sources", len(cfg.Sources))}
 	}
 	source, err := cfg.SourceNamed(name)
 	if err != nil {
-		return nil, cdr.Span{}, usageError{fmt.Errorf("--source: %w", err)}
+		return nil, usageError{fmt.Errorf("--source: %w", err)}
+	}
+	return source, nil
+}
+
+// resolve returns the source and the span, which lies where the feed answers.
+func (f *spanFlags) resolve(cfg *config.Config, now time.Time) (*config.Source, cdr.Span, error) {
+	source, err := sourceMeant(cfg, f.source)
+	if err != nil {
+		return nil, cdr.Span{}, err
 	}
 	youngest := now.Add(-source.MinAge - time.Minute)
 	span := cdr.Span{EndExclusive: cdr.InstantOf(youngest)}

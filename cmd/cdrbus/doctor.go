@@ -83,7 +83,7 @@ func runDoctor(cmd *cobra.Command, flags *doctorFlags) error {
 	}
 	var sources []string
 	if flags.source != "" {
-		source, err := sourceNamed(cfg, flags.source)
+		source, err := sourceMeant(cfg, flags.source)
 		if err != nil {
 			return err
 		}
@@ -120,27 +120,12 @@ func printChecks(w io.Writer, checks []doctor.Check, asJSON bool) error {
 	return nil
 }
 
-// sourceNamed returns the source of a name; of no name, the only one.
-func sourceNamed(cfg *config.Config, name string) (*config.Source, error) {
-	var names []string
-	for i := range cfg.Sources {
-		if cfg.Sources[i].Name == name || name == "" && len(cfg.Sources) == 1 {
-			return &cfg.Sources[i], nil
-		}
-		names = append(names, cfg.Sources[i].Name)
-	}
-	if name == "" {
-		return nil, usageError{fmt.Errorf("say which of the %d sources with --source", len(names))}
-	}
-	return nil, usageError{fmt.Errorf("there is no source %q in the configuration: it has %s", name, strings.Join(names[:min(len(names), 10)], ", "))}
-}
-
 func runProbe(cmd *cobra.Command, flags *doctorFlags) error {
 	cfg, err := loadConfig(flags.config)
 	if err != nil {
 		return err
 	}
-	source, err := sourceNamed(cfg, flags.source)
+	source, err := sourceMeant(cfg, flags.source)
 	if err != nil {
 		return err
 	}

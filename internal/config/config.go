@@ -479,7 +479,12 @@ func (c *Config) SourceNamed(name string) (*Source, error) {
 	if nearest := Nearest(name, names); nearest != "" {
 		return nil, fmt.Errorf("source %q is not configured; did you mean %s?", name, nearest)
 	}
-	return nil, fmt.Errorf("source %q is not configured; known are %s", name, strings.Join(names, ", "))
+	const shown = 10
+	known := strings.Join(names[:min(len(names), shown)], ", ")
+	if more := len(names) - shown; more > 0 {
+		known += fmt.Sprintf(" and %d more", more)
+	}
+	return nil, fmt.Errorf("source %q is not configured; known are %s", name, known)
 }
 
 // Group identifies what the source shares with others: a request budget and a
