@@ -100,8 +100,10 @@ func (v *verification) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := committed.AwaitStable(ctx, v.reader, v.letters, v.shard); err != nil {
-		return err
+	for p := range v.shards {
+		if _, err := committed.AwaitStable(ctx, v.reader, v.letters, p); err != nil {
+			return err
+		}
 	}
 	if err := v.scan(ctx, v.next); err != nil {
 		return err
