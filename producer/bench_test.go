@@ -5,10 +5,11 @@ package producer
 import (
 	"fmt"
 	"math/rand/v2"
-	"syscall"
 	"testing"
 
 	"github.com/segmentio/kafka-go"
+
+	"cdrbus/internal/cputime"
 )
 
 // BenchmarkWindowToBatches takes the records of a window through a draft into
@@ -26,7 +27,7 @@ func BenchmarkWindowToBatches(b *testing.B) {
 			layout.EventPartitions = 6
 			var payload, copied int64
 			b.ReportAllocs()
-			began := cpuTime(b)
+			began := cputime.Of(b)
 			for b.Loop() {
 				d := NewDraft(layout, testShard)
 				for i := range events {
@@ -47,20 +48,11 @@ func BenchmarkWindowToBatches(b *testing.B) {
 					}
 				}
 			}
-			b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N)/records, "cpu-ns/record")
+			b.ReportMetric(float64(cputime.Of(b)-began)/float64(b.N)/records, "cpu-ns/record")
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/records, "ns/record")
 			b.ReportMetric(float64(copied)/float64(payload), "written-B/B")
 		})
 	}
-}
-
-// cpuTime is what the process has used, in nanoseconds.
-func cpuTime(b *testing.B) int64 {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		b.Fatal(err)
-	}
-	return usage.Utime.Nano() + usage.Stime.Nano()
 }
 
 // benchmarkEvents look like Avro events: identifiers that do not compress between
