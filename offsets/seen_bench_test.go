@@ -1,7 +1,6 @@
 package offsets
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -144,58 +143,26 @@ func BenchmarkSeenEvict(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/ID")
 }
 
-func BenchmarkRestoreSeen(b *testing.B) {
-	const n = 2_000_000
-	s := NewSeen(0)
-	logs := newLog()
-	ids := randomIDs(n, 1)
-	windows := 0
-	for ; len(ids) > 0; windows++ {
-		part := ids[:min(10_000, len(ids))]
-		ids = ids[len(part):]
-		p := s.Begin(window(windows, schemaA))
-		for _, id := range part {
-			p.Check(id, 1)
-		}
-		for _, value := range p.AppendJournal(nil, NoReportTimes) {
-			logs.append("ids", 0, "acme", value)
-		}
-		p.Adopt(int64(windows))
-	}
-	position := startPosition()
-	position.Source, position.Counter = "acme", cdr.Counter(windows)
-	b.ReportAllocs()
+// BenchmarkSeenMemory fills a set with five million records, as windows do, and holds
+// what the heap has grown by, and what the set counts, to 32 bytes an ID.
+func BenchmarkSeenMemory(b *testing.B) {
+	const n, perWindow, limitBytes = 5_000_000, 1000, 32
+	before := heapBytes()
+	var s *Seen
 	for b.Loop() {
-		back, err := RestoreSeen(context.Background(), logs, SeenOptions{Topic: "ids", Positions: []Position{position}})
-		if err != nil || back[0].Seen.Len() != n {
-			b.Fatal(back, err)
+		s = NewSeen(0)
+		for w := range n / perWindow {
+			p := s.Begin(window(w, schemaA))
+			for _, id := range randomIDs(perWindow, uint64(w)) {
+				p.Check(id, uint64(id[0]))
+			}
+			p.Adopt(int64(w))
 		}
 	}
-	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
-}
-
-// BenchmarkRestoreSeenOfManyGroups rebuilds the sets of 1,000 credential groups of one
-// shard, each of one source that published five records in each of 60 windows.
-func BenchmarkRestoreSeenOfManyGroups(b *testing.B) {
-	const sources, windows, perWindow = 1000, 60, 5
-	logs := newLog()
-	logs.trusting = true
-	sets, groups := make([]*Seen, sources), make([]SeenOptions, sources)
-	name := func(i int) cdr.SourceName { return cdr.SourceName(fmt.Sprintf("source-%04d", i)) }
-	for i := range groups {
-		sets[i], groups[i] = NewSeen(0), seenOptions(journalPosition(name(i), windows, 0))
+	heap, counted := float64(heapBytes()-before)/n, float64(s.Bytes())/n
+	b.ReportMetric(heap, "heap-B/ID")
+	b.ReportMetric(counted, "counted-B/ID")
+	if s.Len() != n || max(heap, counted) > limitBytes {
+		b.Errorf("%d IDs take %.1f bytes each on the heap, and %.1f by their own count", s.Len(), heap, counted)
 	}
-	for n := range windows {
-		for i, s := range sets {
-			first := (n*sources + i) * perWindow
-			commitWindow(b, logs, s, ofSource(window(n, schemaA), name(i)), first, first+1, first+2, first+3, first+4)
-		}
-	}
-	for b.Loop() {
-		results, err := RestoreSeen(context.Background(), logs, groups...)
-		if err != nil || results[sources-1].IDs != windows*perWindow {
-			b.Fatal(results, err)
-		}
-	}
-	b.ReportMetric(float64(sources*windows*perWindow)*float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
 }
