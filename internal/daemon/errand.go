@@ -27,7 +27,8 @@ type errand struct {
 
 	// What the job needs to know of the topics may take long to read; nothing is asked
 	// before.
-	prepare  func() // begins to read
+	prepare  func()             // begins to read
+	stop     context.CancelFunc // ends that
 	prepared chan error
 	ready    bool
 	retryAt  time.Time // of prepare, which has failed
@@ -39,7 +40,8 @@ type unfitError struct{ error }
 
 // newErrand begins a job, or goes on with one, from what is committed of it.
 func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState) *errand {
-	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1)}
+	ctx, stop := context.WithCancel(ctx)
+	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1), stop: stop}
 	e.plan.Policy, e.plan.Clock = s.plan.Policy, s.plan.Clock
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
@@ -300,7 +302,9 @@ func (l *lane) cancel(ctx context.Context, s *source, id string) error {
 func (s *source) endErrands(l *lane) {
 	var going []*errand
 	for _, e := range s.errands {
-		if !e.state.Phase.Ended() {
+		if e.state.Phase.Ended() {
+			e.stop()
+		} else {
 			going = append(going, e)
 		}
 	}
@@ -308,6 +312,14 @@ func (s *source) endErrands(l *lane) {
 		l.seen.Unpin()
 	}
 	s.errands = going
+}
+
+// dropErrands forgets all jobs: a lane that comes later begins them anew.
+func (s *source) dropErrands() {
+	for _, e := range s.errands {
+		e.stop()
+	}
+	s.errands = nil
 }
 
 // decideErrand plans the next window of the source's oldest job.

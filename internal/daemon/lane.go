@@ -386,7 +386,8 @@ func (l *lane) handOver(ctx context.Context, w *window) error {
 }
 
 // abandon gives back what the lane holds when its shard is lost or the daemon
-// ends. No verdict is to be expected any more.
+// ends. No verdict is to be expected any more, and jobs are begun anew from what is
+// committed of them by whoever owns the shard next.
 func (l *lane) abandon() {
 	if l.inFlight != nil {
 		l.inFlight.release()
@@ -396,4 +397,7 @@ func (l *lane) abandon() {
 		b.SeenBytes -= l.seenBytes
 	})
 	l.daemon.seenBytes.Add(-int64(l.seenBytes))
+	for _, s := range l.sources {
+		s.dropErrands()
+	}
 }

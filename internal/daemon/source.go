@@ -115,7 +115,6 @@ func (s *source) resume(position offsets.Position, now time.Time) {
 	s.position = position
 	s.plan.AskFrom = max(s.plan.AskFrom, position.Start) // nothing from before its start
 	s.sweeps.Start = position.Start
-	s.errands = nil // what is known of jobs is a former lane's: the log tells how far they are
 	s.setClock(s.clocks.of(s.host).Clock)
 	s.rewind(now)
 	s.halt = ""
