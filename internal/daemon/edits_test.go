@@ -263,7 +263,7 @@ func (w *world) loseJournal(names ...string) {
 		w.t.Fatal(err)
 	}
 	for _, name := range names {
-		if _, _, err := w.mend(w.t.Context(), cfg, name, offsets.Edit{What: offsets.EditJournalFrom, JournalFrom: 4}); err != nil {
+		if _, _, err := w.mend(w.t.Context(), cfg, name, offsets.Edit{What: offsets.EditJournalFrom, JournalFrom: 1}); err != nil {
 			w.t.Fatal(err)
 		}
 	}
