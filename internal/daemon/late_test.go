@@ -202,3 +202,23 @@ func TestFiveSourcesOneCredential(t *testing.T) {
 		}
 	})
 }
+
+// TestStreamBeginsAtStart: cdr_stream brings nothing that was there before the start of
+// a source.
+func TestStreamBeginsAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *simulator.Options) { o.Records.Rate, o.Records.LateShare = 0.1, 0 })
+		w.runFor(w.config("", w.source("acme", "endpoint: stream")), 15*time.Minute)
+		const inserted = time.Minute // after its report time a record is there at the latest
+		earliest := w.start.Add(-inserted).Time().Format("2006-01-02T15:04:05")
+		events := w.topic(eventsTopic, w.events)
+		for _, r := range events {
+			if at := headerOf(r, "ce_time"); at < earliest {
+				t.Errorf("an event of %s, before the start at %s", at, w.start)
+			}
+		}
+		if len(events) < 100 {
+			t.Errorf("%d events", len(events))
+		}
+	})
+}

@@ -114,6 +114,7 @@ func (s *source) agesOut(now time.Time) bool {
 func (s *source) resume(position offsets.Position, now time.Time) {
 	s.position = position
 	s.plan.AskFrom = max(s.plan.AskFrom, position.Start) // nothing from before its start
+	s.stream.AskFrom = max(s.stream.AskFrom, position.Start)
 	s.sweeps.Start = position.Start
 	s.setClock(s.clocks.of(s.host).Clock)
 	s.rewind(now)
@@ -153,10 +154,11 @@ func (s *source) rewind(now time.Time) {
 }
 
 // toStream lets cdr_stream follow the live edge from here on: from a little before
-// where cdr_feed was read to, if it was not further already.
+// where cdr_feed was read to, if it was not further already; from no record that was
+// there before the source's start.
 func (s *source) toStream() {
 	s.streaming = true
-	s.stream.Published = max(s.stream.Published, poller.StreamFrom(s.plan.Published))
+	s.stream.Published = max(s.stream.Published, poller.StreamFrom(s.plan.Published), s.position.Start)
 }
 
 // decide plans the live edge. A source that lags too far behind for cdr_stream
