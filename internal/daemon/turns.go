@@ -28,9 +28,9 @@ func workOf(purpose cdr.Purpose) work {
 	}
 }
 
-// guaranteedShare is the part of a credential's initial requests that each work
+// GuaranteedShare is the part of a credential's initial requests that each work
 // but the live edge gets while it has something to do.
-const guaranteedShare = 0.2
+const GuaranteedShare = 0.2
 
 // turns deals out a credential's initial requests. It belongs to the lane.
 type turns struct {
@@ -51,7 +51,7 @@ func (t *turns) next(ready [works]choice, now time.Time) choice {
 			continue
 		}
 		if w != live {
-			t.owed[w] = min(t.owed[w]+guaranteedShare, 2)
+			t.owed[w] = min(t.owed[w]+GuaranteedShare, 2)
 		}
 		if turn < 0 || t.isDue(w) && !t.isDue(turn) {
 			turn = w
@@ -65,7 +65,7 @@ func (t *turns) next(ready [works]choice, now time.Time) choice {
 }
 
 // isDue reports whether a work has waited for long enough.
-func (t *turns) isDue(w work) bool { return t.owed[w] > 1-guaranteedShare/2 }
+func (t *turns) isDue(w work) bool { return t.owed[w] > 1-GuaranteedShare/2 }
 
 // moreUrgentThan orders two sources that could both be asked now for the same
 // work: first what the feed is about to forget, then whoever has waited longest.

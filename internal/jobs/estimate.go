@@ -9,6 +9,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
+	"cdrbus/internal/daemon"
 	"cdrbus/offsets"
 	"cdrbus/poller"
 )
@@ -25,9 +26,6 @@ type Estimate struct {
 
 // rateSpan is how far back receipts are read for a source's rate.
 const rateSpan = 3 * 24 * time.Hour
-
-// guaranteedShare is what of a credential's requests jobs get while a daemon is live.
-const guaranteedShare = 0.2
 
 // EstimateSpan estimates a span by the source's configuration and what its receipts
 // tell of its rate.
@@ -50,7 +48,7 @@ func EstimateSpan(ctx context.Context, r offsets.Reader, cfg *config.Config, sou
 	e.Pages = max(0, int(math.Ceil(hours*rate/float64(pageSize)))-e.Windows)
 	minutes := max(float64(e.Windows)/float64(source.Limits.InitialPerMinute), float64(e.Pages)/float64(source.Limits.PagesPerMinute))
 	e.Alone = time.Duration(minutes * float64(time.Minute)).Round(time.Second)
-	e.Beside = time.Duration(minutes / guaranteedShare * float64(time.Minute)).Round(time.Second)
+	e.Beside = time.Duration(minutes / daemon.GuaranteedShare * float64(time.Minute)).Round(time.Second)
 	return e, nil
 }
 

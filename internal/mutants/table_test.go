@@ -299,7 +299,7 @@ var mutants = []mutant{
 	{
 		name: "sweeps and jobs wait until the live edge has nothing to do",
 		edits: []edit{
-			{"internal/daemon/turns.go", "const guaranteedShare = 0.2", "const guaranteedShare = 0"},
+			{"internal/daemon/turns.go", "const GuaranteedShare = 0.2", "const GuaranteedShare = 0"},
 		},
 		guard: daemon, run: "^TestTurns$",
 	},
