@@ -24,7 +24,7 @@ func Load(path string, environ []string) (*Config, error) {
 		} else if errors.Is(err, fs.ErrPermission) {
 			what = "may not be read by this user"
 		}
-		return nil, Problems{{File: path, What: what, Remedy: "name the configuration file with -c FILE"}}
+		return nil, Problems{{File: path, What: what, Remedy: "give the path of the configuration with -c"}}
 	}
 	folder, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

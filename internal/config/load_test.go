@@ -115,7 +115,7 @@ func TestLoadWithoutFile(t *testing.T) {
 
 func TestLoadOfNoFile(t *testing.T) {
 	_, err := Load(filepath.Join("testdata", "none.yaml"), nil)
-	if want := "configuration refused: testdata/none.yaml: does not exist; name the configuration file with -c FILE"; err == nil || err.Error() != want {
+	if want := "configuration refused: testdata/none.yaml: does not exist; give the path of the configuration with -c"; err == nil || err.Error() != want {
 		t.Errorf("Load of a missing file: %v, want %s", err, want)
 	}
 }

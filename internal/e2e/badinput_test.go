@@ -79,7 +79,7 @@ func TestBadCommandLine(t *testing.T) {
 		{"run", []string{"no configuration", "-c FILE"}},
 		{"run --bogus", []string{"unknown flag: --bogus", "cdrbus run --help"}},
 		{"run -c " + good + " --until nonsense", []string{"--until", `"nonsense"`, "2026-"}},
-		{"run -c does-not-exist.yaml", []string{"does-not-exist.yaml: does not exist; name the configuration file with -c FILE"}},
+		{"run -c does-not-exist.yaml", []string{"does-not-exist.yaml: does not exist; give the path of the configuration with -c"}},
 		{"config check -c " + bad + "unknown-key.yaml", []string{"unknown-key.yaml:1:1: delivry: unknown key; did you mean delivery?"}},
 		{"config check -c " + bad + "names.yaml", []string{"sources[1].name: acme is the name of another source already", "is the name of kafka.topics.events already"}},
 		{"config check -c " + bad + "missing.yaml", []string{"sources[0].start: is missing; say where a new source begins"}},
@@ -132,6 +132,7 @@ func (r *rig) finished(p *process) (code int, message string) {
 func (r *rig) demandRefusal(p *process, want int, says ...string) {
 	r.t.Helper()
 	code, message := r.finished(p)
+	message = strings.ReplaceAll(message, "-c "+r.config, "-c FILE") // of a command that is to be copied
 	demandMessage(r.t, code, message, want, says...)
 }
 
