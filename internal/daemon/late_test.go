@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"flag"
 	"math/rand/v2"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
+	"cdrbus/internal/faultnet"
 	"cdrbus/internal/simulator"
 	"cdrbus/offsets"
 )
@@ -95,12 +97,32 @@ func TestLateRecords(t *testing.T) {
 	}
 }
 
-// liveAndDie runs a daemon that dies every few hours.
+// liveAndDie runs a daemon that dies every few hours, in the middle of whatever it does,
+// as kill -9 ends it: nothing more of it reaches Kafka.
 func (w *world) liveAndDie(cfg *config.Config, until time.Time, random *rand.Rand) {
 	w.t.Helper()
 	for time.Now().Before(until) {
-		w.runFor(cfg, min(time.Until(until), time.Duration(1+random.IntN(10*3600))*time.Second))
+		life := min(time.Until(until), time.Duration(1+random.IntN(10*3600))*time.Second)
+		w.killAfter(cfg, life+time.Duration(random.IntN(1000))*time.Millisecond)
 		time.Sleep(time.Minute) // so that the feed counts no requests of the life before
+	}
+}
+
+func (w *world) killAfter(cfg *config.Config, life time.Duration) {
+	w.t.Helper()
+	network := faultnet.New(faultnet.Options{Dial: w.dialKafka})
+	defer network.Close()
+	own := *w
+	own.dialKafka = network.Dialer("daemon")
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	timer := time.AfterFunc(life, func() {
+		network.Kill("daemon")
+		cancel()
+	})
+	defer timer.Stop()
+	if _, err := own.run(ctx, cfg, 0); err != nil && ctx.Err() == nil {
+		w.t.Fatal(err)
 	}
 }
 
