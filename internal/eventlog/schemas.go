@@ -18,7 +18,9 @@ import (
 type Schemas struct {
 	schemaByID func(ctx context.Context, id int) (string, error)
 
-	mu     sync.Mutex // also while the registry is asked
+	asking chan struct{} // capacity 1: held while the registry is asked
+
+	mu     sync.Mutex // never held while waiting
 	byID   map[int]*writer
 	warned map[string]bool
 }
@@ -61,30 +63,54 @@ var (
 // NewSchemas returns what knows nothing yet, and asks schemaByID, see
 // [Options.SchemaByID].
 func NewSchemas(schemaByID func(ctx context.Context, id int) (string, error)) *Schemas {
-	return &Schemas{schemaByID: schemaByID, byID: map[int]*writer{}, warned: map[string]bool{}}
+	return &Schemas{schemaByID: schemaByID, asking: make(chan struct{}, 1), byID: map[int]*writer{}, warned: map[string]bool{}}
 }
 
 // of returns what is known of a schema. An error is the end of ctx.
 func (s *Schemas) of(ctx context.Context, id int, warn func(string)) (*writer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.byID[id]
-	if before != nil && (before.kind != unknown || before.lost || time.Since(before.asked) < askAgainAfter) {
-		return before, nil
+	if known := s.known(id); known != nil {
+		return known, nil
 	}
-	if before == nil && len(s.byID) >= maxIDs {
-		return &writer{kind: unknown, err: errTooManyIDs, lost: true}, nil
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if known := s.known(id); known != nil { // somebody else has asked meanwhile
+		return known, nil
 	}
 	found := s.lookUp(ctx, id)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	found.asked = time.Now()
-	s.byID[id] = found
-	if before == nil && found.kind == unknown {
+	if first := s.learn(id, found); first && found.kind == unknown {
 		warn(fmt.Sprintf("schema %d cannot be looked up (%v); events under it are read as this version's own where they fit that exactly", id, found.err))
 	}
 	return found, nil
+}
+
+// known returns what is known of a schema; nil: the registry is to be asked.
+func (s *Schemas) known(id int) *writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch before := s.byID[id]; {
+	case before != nil && (before.kind != unknown || before.lost || time.Since(before.asked) < askAgainAfter):
+		return before
+	case before == nil && len(s.byID) >= maxIDs:
+		return &writer{kind: unknown, err: errTooManyIDs, lost: true}
+	}
+	return nil
+}
+
+// learn takes in what the registry says, and reports whether that is the first time.
+func (s *Schemas) learn(id int, found *writer) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first = s.byID[id] == nil
+	s.byID[id] = found
+	return first
 }
 
 func (s *Schemas) lookUp(ctx context.Context, id int) *writer {
