@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cdrbus/internal/cdr"
 	"cdrbus/offsets"
 )
 
@@ -20,7 +21,7 @@ func (s *simulation) own(ctx context.Context, slot string) {
 	for life := 1; ctx.Err() == nil; life++ {
 		name := fmt.Sprint(slot, life)
 		span, kill := s.lifespan(rng), rng.IntN(4) > 0
-		ended, end := s.begin(name)
+		ended, end := s.begin(name, s.goal())
 		timer := time.NewTimer(span)
 		select {
 		case err := <-ended:
@@ -58,8 +59,9 @@ func (s *simulation) lifespan(rng *rand.Rand) time.Duration {
 	return shortest + time.Duration(rng.Int64N(int64(longest-shortest)))
 }
 
-// begin starts an owner. Ended gets nil if it reached the end.
-func (s *simulation) begin(name string) (ended <-chan error, end context.CancelFunc) {
+// begin starts an owner that lives until it has published all before an instant; 0: for
+// ever. Ended gets nil if it reached that end.
+func (s *simulation) begin(name string, until cdr.Instant) (ended <-chan error, end context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.mu.Lock()
 	s.living[name] = true
@@ -71,7 +73,7 @@ func (s *simulation) begin(name string) (ended <-chan error, end context.CancelF
 		defer s.forget(name)
 		own := *s.world
 		own.dialKafka, own.dialFeed = s.net.Dialer(name), s.dialFeedAs(name)
-		_, err := own.run(ctx, s.cfg, s.until)
+		_, err := own.run(ctx, s.cfg, until)
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -141,7 +143,7 @@ func (s *simulation) moveLeader(rng *rand.Rand) {
 	topics := []struct {
 		name       string
 		partitions int
-	}{{"events", eventParts}, {"offsets", fewShards}, {"windows", fewShards}, {"ids", fewShards}}
+	}{{"events", eventParts}, {"offsets", fewShards}, {"windows", fewShards}, {"ids", fewShards}, {"jobs", fewShards}}
 	topic := topics[rng.IntN(len(topics))]
 	name, partition, broker := "webex.cdr."+topic.name, rng.IntN(topic.partitions), rng.IntN(s.nodes)
 	if s.cluster.Kafka.MoveTopicPartition(name, int32(partition), int32(broker)) == nil { // else it does not exist yet

@@ -10,16 +10,18 @@ import (
 
 // tally counts what happened in one seed, or in all of them.
 type tally struct {
-	seeds, kills, stops, takeOvers, lost, restores, parked, windows, events, requests int
+	seeds, kills, stops, takeOvers, lost, restores, parked, windows, events, requests, repaired int
 
 	faults   map[string]int // by kind
 	feed     map[string]int // faults of the feed, by kind
 	shakes   map[string]int
 	failures map[string]int // of owners that ended by themselves
+	worlds   map[string]int // by what a seed has
+	jobs     map[string]int // by kind and end
 }
 
 func newTally() tally {
-	return tally{faults: map[string]int{}, feed: map[string]int{}, shakes: map[string]int{}, failures: map[string]int{}}
+	return tally{faults: map[string]int{}, feed: map[string]int{}, shakes: map[string]int{}, failures: map[string]int{}, worlds: map[string]int{}, jobs: map[string]int{}}
 }
 
 // count changes the tally of a seed.
@@ -49,6 +51,11 @@ func (s *simulation) total() tally {
 	n.lost = s.logs.FilterMessageSnippet("shard lost").Len()
 	n.parked = s.logs.FilterMessageSnippet("source parked").Len()
 	n.restores = s.logs.FilterMessageSnippet("commit of unknown outcome").Len()
+	for world, so := range map[string]bool{"late records": s.late, "cdr_stream": s.streams(), "an outage beyond it": s.outage, "jobs": s.jobs > 0, "rivals": s.rivals} {
+		if so {
+			n.worlds[world]++
+		}
+	}
 	return n
 }
 
@@ -65,11 +72,11 @@ func (t *totals) add(n tally) {
 	defer t.mu.Unlock()
 	for _, field := range []struct{ sum, one *int }{
 		{&t.seeds, &n.seeds}, {&t.kills, &n.kills}, {&t.stops, &n.stops}, {&t.takeOvers, &n.takeOvers}, {&t.lost, &n.lost},
-		{&t.restores, &n.restores}, {&t.parked, &n.parked}, {&t.windows, &n.windows}, {&t.events, &n.events}, {&t.requests, &n.requests},
+		{&t.restores, &n.restores}, {&t.parked, &n.parked}, {&t.windows, &n.windows}, {&t.events, &n.events}, {&t.requests, &n.requests}, {&t.repaired, &n.repaired},
 	} {
 		*field.sum += *field.one
 	}
-	for _, counts := range []struct{ sum, one map[string]int }{{t.faults, n.faults}, {t.feed, n.feed}, {t.shakes, n.shakes}, {t.failures, n.failures}} {
+	for _, counts := range []struct{ sum, one map[string]int }{{t.faults, n.faults}, {t.feed, n.feed}, {t.shakes, n.shakes}, {t.failures, n.failures}, {t.worlds, n.worlds}, {t.jobs, n.jobs}} {
 		for kind, count := range counts.one {
 			counts.sum[kind] += count
 		}
@@ -85,7 +92,7 @@ func (n tally) String() string {
 	for _, counts := range []struct {
 		what string
 		of   map[string]int
-	}{{"faults of the network and the brokers", n.faults}, {"faults of the feed", n.feed}, {"shaken", n.shakes}, {"owners ended by themselves", n.failures}} {
+	}{{"faults of the network and the brokers", n.faults}, {"faults of the feed", n.feed}, {"shaken", n.shakes}, {"owners ended by themselves", n.failures}, {"worlds with", n.worlds}, {"jobs", n.jobs}} {
 		sum := 0
 		for _, count := range counts.of {
 			sum += count

@@ -14,11 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cdrbus/internal/cdr"
 	"cdrbus/internal/simulator"
 )
 
 var (
-	simSeeds = flag.Uint64("sim.seeds", 0, "how many worlds full of faults the daemon has to survive; 0: as many as take about 25 s of one processor")
+	simSeeds = flag.Uint64("sim.seeds", 0, "how many worlds full of faults the daemon has to survive; 0: as many as take about 40 s of one processor")
 	simFirst = flag.Uint64("sim.first", 0, "the first seed")
 	simSeed  = flag.Int64("sim.seed", -1, "replay this one seed and tell everything that happened")
 )
@@ -91,7 +92,7 @@ func seedsAsked() uint64 {
 	case testing.Short():
 		return 15
 	default:
-		return 250
+		return 150
 	}
 }
 
@@ -125,21 +126,25 @@ func simulate(t *testing.T, seed uint64, tell bool) tally {
 			t.Logf("%s\nreplay: go test ./internal/daemon -run TestSimulation -sim.seed=%d -count=5\n%s", sim.scenario, seed, sim.story())
 		}
 	}()
-	sim.storm()
+	sim.storm("a", "b")
+	if sim.outage {
+		sim.rest()
+		sim.storm("d", "e")
+	}
 	sim.settle()
 	sim.check()
 	return sim.total()
 }
 
-// storm lets owners live and everything go wrong, until the work is done or time
-// is up.
-func (s *simulation) storm() {
+// storm lets owners live in one or two places and everything go wrong, until the work
+// is done or time is up.
+func (s *simulation) storm(slots ...string) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), stormLasts)
 	defer cancel()
-	slots := []string{"a"}
-	if s.rivals {
-		slots = append(slots, "b")
+	if !s.rivals {
+		slots = slots[:1]
 	}
+	s.askAll(ctx)
 	done := make(chan struct{})
 	for _, slot := range slots {
 		s.lives.Go(func() { s.own(ctx, slot); done <- struct{}{} })
@@ -150,6 +155,21 @@ func (s *simulation) storm() {
 	for range slots[1:] {
 		<-done
 	}
+	s.asking.Wait()
+}
+
+// outageLasts is longer than cdr_stream reaches back.
+const outageLasts = 13 * time.Hour
+
+// rest lets nobody live for as long as an outage lasts. What is in the log is kept in
+// mind, for kfake compacts after an hour, and the check wants every position.
+func (s *simulation) rest() {
+	s.t.Helper()
+	time.Sleep(2*simClientTimeout + 2*simTransactionTimeout)
+	s.remember()
+	s.note("outage")
+	time.Sleep(outageLasts)
+	s.until = cdr.InstantOf(time.Now().Add(-simYoungest))
 }
 
 // settle ends the faults, lets one last owner reach the end, and waits until
@@ -163,7 +183,7 @@ func (s *simulation) settle() {
 	}
 	s.brokers.exclusively(func() { clear(s.brokers.downUntil) })
 	s.note("calm")
-	ended, end := s.begin("z")
+	ended, end := s.begin("z", s.until)
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -174,29 +194,57 @@ func (s *simulation) settle() {
 		end()
 	}
 	time.Sleep(2*simClientTimeout + 2*simTransactionTimeout)
-	if s.late {
+	if s.swept() {
 		s.sweepUp()
 	}
 	s.net.Close()
 	s.lives.Wait()
 }
 
-// sweepUp lets one more owner live until the widest sweep has passed whatever was
-// asked for so far.
+// sweepUp lets one more owner live, in no haste, until the widest sweep has passed
+// whatever was asked for so far, and every job has ended.
 func (s *simulation) sweepUp() {
 	s.t.Helper()
 	reached := s.until
-	s.until = 0
-	ended, end := s.begin("y")
-	time.Sleep(5 * simWidest / 2) // kfake compacts after an hour, and the check wants every position
+	s.settled = reached
+	hasty := s.cfg
+	requests := sweepRequests
+	if s.outage {
+		requests *= 5 // there is much to settle
+	}
+	s.cfg = s.configure(requests)
+	ended, end := s.begin("y", 0)
+	s.askRest()
+	const step = time.Minute
+	for waited := time.Duration(0); waited < calmSuffices && s.unfinished(reached) != ""; waited += step {
+		time.Sleep(step)
+	}
+	if what := s.unfinished(reached); what != "" {
+		s.t.Errorf("after %s: %s", calmSuffices, what)
+	}
 	end()
 	<-ended
-	s.until, s.settled = reached, reached
+	s.cfg = hasty
+}
+
+// sweepRequests is how many windows are asked for a minute where only sweeps and jobs
+// are waited for.
+const sweepRequests = 6
+
+// unfinished says what there is still to be done; empty: nothing.
+func (s *simulation) unfinished(until cdr.Instant) string {
+	seen := s.look()
 	for _, name := range simSources {
-		if p := s.position(name); p.FeedSettled < reached {
-			s.t.Errorf("%s is settled to %s, want %s", name, p.FeedSettled, reached)
+		if settled := seen.positions[name].FeedSettled; settled < until {
+			return fmt.Sprintf("%s is settled to %s, want %s", name, settled, until)
 		}
 	}
+	for _, e := range s.errands {
+		if state := seen.states[e.job.ID]; !state.Phase.Ended() {
+			return fmt.Sprintf("%s has not ended: %+v", e, state)
+		}
+	}
+	return ""
 }
 
 // story is the trace, with what the log of the owners warned of.

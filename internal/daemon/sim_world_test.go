@@ -38,6 +38,10 @@ type simulation struct {
 	began   time.Time
 	lives   sync.WaitGroup // dead ones included, until they are gone
 
+	errands []*errand // what people ask for
+	asking  sync.WaitGroup
+	topics  topicLog
+
 	mu     sync.Mutex
 	living map[string]bool // by client name
 	tally  tally
@@ -53,7 +57,20 @@ type scenario struct {
 	late    bool // records appear late, and are swept up; the run goes on until all of them have
 	quirks  []string
 	share   float64 // of the requests of the commit protocol that meet a fault
+
+	endpoints [3]config.Endpoint // of simSources
+	outage    bool               // nobody lives for longer than cdr_stream reaches back
+	jobs      int                // how many are asked for
 }
+
+// streams reports whether a source follows cdr_stream.
+func (s scenario) streams() bool { return s.endpoints != onlyFeed }
+
+var onlyFeed = [3]config.Endpoint{config.Feed, config.Feed, config.Feed}
+
+// swept reports whether the sources are swept, and live on until all that was asked
+// for is settled.
+func (s scenario) swept() bool { return s.late || s.streams() || s.jobs > 0 }
 
 func scenarioOf(seed uint64) scenario {
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -67,12 +84,22 @@ func scenarioOf(seed uint64) scenario {
 	if rng.IntN(4) == 0 {
 		s.quirks = append(s.quirks, "content")
 	}
+	s.endpoints = onlyFeed
+	if rng.IntN(3) == 0 {
+		for i := range s.endpoints {
+			s.endpoints[i] = []config.Endpoint{config.Feed, config.Stream, config.Auto, config.Auto}[rng.IntN(4)]
+		}
+	}
+	s.outage = rng.IntN(6) == 0 && s.streams()
+	if rng.IntN(3) == 0 {
+		s.jobs = 1 + rng.IntN(3)
+	}
 	return s
 }
 
 func (s scenario) String() string {
-	return fmt.Sprintf("seed %d: %d brokers, rivals %t, limits in force %t, spoiled %t, late %t, quirks %v, %.0f %% of the protocol's requests meet a fault",
-		s.seed, s.nodes, s.rivals, s.limits, s.spoiled, s.late, s.quirks, 100*s.share)
+	return fmt.Sprintf("seed %d: %d brokers, rivals %t, limits in force %t, spoiled %t, late %t, endpoints %v, outage %t, jobs %d, quirks %v, %.0f %% of the protocol's requests meet a fault",
+		s.seed, s.nodes, s.rivals, s.limits, s.spoiled, s.late, s.endpoints, s.outage, s.jobs, s.quirks, 100*s.share)
 }
 
 const (
@@ -89,12 +116,13 @@ const (
 
 func newSimulation(t *testing.T, s scenario) *simulation {
 	t.Helper()
-	sim := &simulation{scenario: s, brokers: newStrictBrokers(s), chaos: chaosOf(s), living: map[string]bool{}, tally: newTally(), began: time.Now()}
+	sim := &simulation{scenario: s, brokers: newStrictBrokers(s), chaos: chaosOf(s), living: map[string]bool{}, tally: newTally(), topics: newTopicLog(), began: time.Now()}
 	sim.world = newWorldWith(t, embedded.Options{Brokers: s.nodes}, func(o *simulator.Options) { tuneFeed(t, o, s) })
 	sim.start = cdr.InstantOf(time.Now().Add(-simHistory))
 	sim.until = cdr.InstantOf(time.Now().Add(-simYoungest))
 	sim.net = faultnet.New(faultnet.Options{Dial: sim.network.DialContext, Decide: sim.decide, Deliver: sim.brokers.deliver})
-	sim.cfg = sim.configure()
+	sim.cfg = sim.configure(simRequests)
+	sim.errands = drawErrands(s)
 	return sim
 }
 
@@ -114,6 +142,7 @@ func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
 	}
 	if s.late {
 		o.Records.LateShare, o.Records.LateMin, o.Records.LateMax = 0.15, time.Minute, simLatest
+		o.Records.RevisedShare, o.Records.RevisedMin, o.Records.RevisedMax = 0.1, 10*time.Second, simRevised
 	}
 	o.Records.Burst = 0 // a hundred records at once cost time and prove nothing here
 	o.Answers.StallFor = time.Minute
@@ -126,31 +155,39 @@ func tuneFeed(t *testing.T, o *simulator.Options, s scenario) {
 	}
 }
 
-// simLatest is how late records are, at most, and simWidest how far back they are
-// looked for.
-const simLatest, simWidest = 6 * time.Minute, 10 * time.Minute
+// simLatest is how late records are, at most, simRevised how much later they change,
+// and simWidest how far back both is looked for.
+const simLatest, simRevised, simWidest = 6 * time.Minute, 3 * time.Minute, 10 * time.Minute
 
-// simInitial and simPages are the feed's limits where they are in force.
-const simInitial, simPages = 6, 60
+// simInitial and simPages are the feed's limits where they are in force, and
+// simRequests how many windows an owner asks for where they are not.
+const simInitial, simPages, simRequests = 6, 60, 60
 
-// configure is three sources, two of which share a credential and so a lane.
-func (s *simulation) configure() *config.Config {
+// configure is three sources, two of which share a credential and so a lane, of which
+// no more than so many windows are asked for a minute.
+func (s *simulation) configure(requests int) *config.Config {
+	s.t.Helper()
 	s.scopes = map[string]scope{"east": {"acme", "East"}, "west": {"acme", "West"}}
 	s.kafka = fmt.Sprintf(", transaction_timeout: %s", simTransactionTimeout)
-	limits := "limits: {initial_per_minute: 60, pages_per_minute: 600}"
+	pages := 600
 	if s.limits {
-		limits = fmt.Sprintf("limits: {initial_per_minute: %d, pages_per_minute: %d}", simInitial, simPages)
+		requests, pages = min(requests, simInitial), simPages
 	}
-	more := []string{limits, "max_window: 5m"}
-	if s.late {
+	more := []string{fmt.Sprintf("limits: {initial_per_minute: %d, pages_per_minute: %d}", requests, pages), "max_window: 5m"}
+	if s.outage {
+		more[1] = "max_window: 1h"
+	}
+	if s.swept() {
 		more = append(more, fmt.Sprintf("sweeps: [{every: 1m, back: 5m}, {every: 5m, back: %s}]", simWidest))
 	}
 	s.source("acme")
-	half := func(name, location string) string {
-		text := s.source(name, append(more, "shard_key: acme", "locations: ["+location+"]")...)
+	endpoint := func(i int) string { return "endpoint: " + string(s.endpoints[i]) }
+	half := func(i int, location string) string {
+		name := simSources[i]
+		text := s.source(name, slices.Concat(more, []string{endpoint(i), "shard_key: acme", "locations: [" + location + "]"})...)
 		return strings.ReplaceAll(text, name+".token", "acme.token")
 	}
-	return s.world.config("", half("east", "East"), half("west", "West"), s.source("globex", more...))
+	return s.world.config("", half(0, "East"), half(1, "West"), s.source("globex", append(more, endpoint(2))...))
 }
 
 // simSources are the names of the sources.
