@@ -338,6 +338,133 @@ var mutants = []mutant{
 		},
 		guard: "./offsets", run: "^TestJournalIndex$",
 	},
+	{
+		name: "the state of a job not in its window's transaction",
+		edits: []edit{
+			{"internal/daemon/commit.go", "	if w.work() == errands {\n", "	if false {\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a job goes on with what was known before the shard was lost",
+		edits: []edit{
+			{"internal/daemon/source.go", "	s.errands = nil // what is", "	// what is"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a job that has ended begun again",
+		edits: []edit{
+			{"internal/daemon/jobs.go", "known[id] || s.jobEnded(job.ID) ||", "known[id] ||"},
+			{"internal/daemon/errand.go", "case known && state.Phase.Ended(), s.hasErrand(job.ID):", "case s.hasErrand(job.ID):"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a backfill begins at the beginning, however far it was",
+		edits: []edit{
+			{"internal/daemon/errand.go", "	state.Owner = l.daemon.name()\n", "	state.Owner, state.Next = l.daemon.name(), job.Span.StartInclusive\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a backfill checked against an empty set",
+		edits: []edit{
+			{"offsets/journalindex.go", "		s.loadPinned(c, record.Timestamp)\n", ""},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "the ID journal as it was when the job began",
+		edits: []edit{
+			{"internal/daemon/errand.go", "	err := index.Extend(ctx, l.daemon.reader)\n", "	err := error(nil)\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a repair publishes what the topic has",
+		edits: []edit{
+			{"internal/daemon/window.go", "w.verify.lacks(item) && !w.repaired[item.ID]", "(w.verify.lacks(item) || true) && !w.repaired[item.ID]"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "the topic not read again before each window of a verification",
+		edits: []edit{
+			{"internal/daemon/errand.go", "if err := e.verify.catchUp(ctx); err != nil {", "if err := error(nil); err != nil {"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "the topic read before the window in flight has settled",
+		edits: []edit{
+			{"internal/daemon/errand.go", "	if kept, err := l.settle(ctx); err != nil || !kept {\n		return false, err\n	}\n	e := s.errands[0]\n", "	e := s.errands[0]\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "what lies behind an open transaction taken for missing",
+		edits: []edit{
+			{"internal/committed/stable.go", "bounds.LastStable < reached;", "false;"},
+		},
+		guard: daemon, run: "^TestVerifyBehindAnOpenTransaction$",
+	},
+	{
+		name: "the ID journal read up to what readers see just now",
+		edits: []edit{
+			{"offsets/journalindex.go", "committed.AwaitStable(ctx, r, x.topic, x.partition)", "r.Bounds(ctx, x.topic, x.partition)"},
+		},
+		guard: "./offsets", run: "^TestJournalIndexReadsToTheEnd$",
+	},
+	{
+		name: "the end of an edit not in its position's transaction",
+		edits: []edit{
+			{"internal/positions/apply.go", "	if err := addState(draft, state); err != nil {\n		return err\n	}\n	if err := e.addPosition", "	if err := e.addPosition"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "a position edited, and the former one kept in mind",
+		edits: []edit{
+			{"internal/daemon/edits.go", "	return s.restore(ctx)\n", "	return nil\n"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "the feed's shortfalls forgotten with any window",
+		edits: []edit{
+			{"internal/daemon/source.go", "delete(tries.shortfalls, w.request.Span.StartInclusive)", "tries.shortfalls = nil"},
+		},
+		guard: daemon, run: "^TestShortfallsOfTwoRounds$",
+	},
+	{
+		name: "no overlap where auto goes back to the stream",
+		edits: []edit{
+			{"poller/auto.go", "return published.Add(-streamOverlap)", "return published"},
+		},
+		guard: "./poller", run: "^TestSeams$",
+	},
+	{
+		name: "auto goes on with the stream where the feed was read by its own time",
+		edits: []edit{
+			{"internal/daemon/source.go", "max(s.stream.Published, poller.StreamFrom(s.plan.Published))", "max(s.stream.Published, cdr.InstantOf(time.Now()))"},
+		},
+		guard: daemon, run: simulation, flags: seeds,
+	},
+	{
+		name: "what cdr_feed published kept by its own time where cdr_stream is read",
+		edits: []edit{
+			{"internal/daemon/source.go", "	return cdr.InstantOf(time.Now())\n}\n\n// handedOver", "	return 0\n}\n\n// handedOver"},
+		},
+		guard: daemon, run: "^TestLateRecords$/^auto,_outage$",
+	},
+	{
+		name: "the clock of a request that hung",
+		edits: []edit{
+			{"poller/plan.go", "if out.SkewError <= s.margin() {", "if true {"},
+		},
+		guard: "./poller", run: "^TestClockOfASlowRequest$",
+	},
 }
 
 // The packages that guard most, and how their tests are asked for.
