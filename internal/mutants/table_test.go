@@ -348,14 +348,14 @@ var mutants = []mutant{
 	{
 		name: "a job goes on with what was known before the shard was lost",
 		edits: []edit{
-			{"internal/daemon/source.go", "	s.errands = nil // what is", "	// what is"},
+			{"internal/daemon/lane.go", "		s.dropErrands()\n", "		_ = s.dropErrands\n"},
 		},
 		guard: daemon, run: simulation, flags: seeds,
 	},
 	{
 		name: "a job that has ended begun again",
 		edits: []edit{
-			{"internal/daemon/jobs.go", "known[id] || s.jobEnded(job.ID) ||", "known[id] ||"},
+			{"internal/daemon/jobs.go", "offsets.Mend || s.jobEnded(job.ID) ||", "offsets.Mend ||"},
 			{"internal/daemon/errand.go", "case known && state.Phase.Ended(), s.hasErrand(job.ID):", "case s.hasErrand(job.ID):"},
 		},
 		guard: daemon, run: simulation, flags: seeds,
@@ -447,7 +447,7 @@ var mutants = []mutant{
 	{
 		name: "auto goes on with the stream where the feed was read by its own time",
 		edits: []edit{
-			{"internal/daemon/source.go", "max(s.stream.Published, poller.StreamFrom(s.plan.Published))", "max(s.stream.Published, cdr.InstantOf(time.Now()))"},
+			{"internal/daemon/source.go", "max(s.stream.Published, poller.StreamFrom(s.plan.Published), s.position.Start)", "max(s.stream.Published, cdr.InstantOf(time.Now()))"},
 		},
 		guard: daemon, run: simulation, flags: seeds,
 	},
@@ -461,7 +461,7 @@ var mutants = []mutant{
 	{
 		name: "the clock of a request that hung",
 		edits: []edit{
-			{"poller/plan.go", "if out.SkewError <= s.margin() {", "if true {"},
+			{"poller/clock.go", "out.Requests == 0 || out.SkewError > margin {", "out.Requests == 0 {"},
 		},
 		guard: "./poller", run: "^TestClockOfASlowRequest$",
 	},
