@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,7 +34,7 @@ type window struct {
 
 	draft    *producer.Draft
 	pending  *offsets.Pending // nil: nothing was asked
-	known    []cdr.ReportID   // of records met in this window and known already, doubles and all
+	known    []cdr.ReportID   // of records met in this window and known already, doubles and all, until they are counted
 	facts    facts
 	share    *share // of the process's memory budget; nil: none
 	headers  *headerBuilder
@@ -104,11 +106,11 @@ func (w *window) noteUnmapped(fields map[string]int64) {
 // bytes is what the window keeps in memory.
 func (w *window) bytes() int64 {
 	const bytesPerID = 24
-	bytes := w.draft.Bytes() + bytesPerID*int64(len(w.known))
+	kept := w.draft.Bytes() + bytesPerID*int64(len(w.known))
 	if w.pending != nil {
-		bytes += 2 * bytesPerID * int64(w.pending.Len()) // pending, and again as journal
+		kept += 2 * bytesPerID * int64(w.pending.Len()) // pending, and again as journal
 	}
-	return bytes
+	return kept
 }
 
 // add takes one item of a page into the window, unless it was published already.
@@ -139,7 +141,8 @@ func (w *window) add(item *schema.Item) error {
 	}
 }
 
-// distinct counts the records of the window without its doubles.
+// distinct counts the records of the window without its doubles: those that were known
+// already, and those that it adds or revises, each of which may have come again.
 func (w *window) distinct() int64 {
 	if w.pending == nil {
 		return 0
@@ -147,22 +150,11 @@ func (w *window) distinct() int64 {
 	if len(w.known) == 0 && w.facts.revised == 0 {
 		return int64(w.pending.Len())
 	}
-	ids := make(map[cdr.ReportID]struct{}, len(w.known))
-	for _, id := range w.known {
-		ids[id] = struct{}{}
-	}
-	fresh := int64(0)
-	if w.facts.revised > 0 { // a revision may follow its record within the window
-		for id := range w.pending.IDs() {
-			ids[id] = struct{}{}
-		}
-		return int64(len(ids))
-	}
-	for id := range w.pending.IDs() {
-		delete(ids, id)
-		fresh++
-	}
-	return fresh + int64(len(ids))
+	// Sorted, because a map would take several times as much as the window counts.
+	w.known = slices.AppendSeq(w.known, w.pending.IDs())
+	slices.SortFunc(w.known, func(a, b cdr.ReportID) int { return bytes.Compare(a[:], b[:]) })
+	w.known = slices.Compact(w.known)
+	return int64(len(w.known))
 }
 
 // usualDelay is how long after its report time a record reaches cdr_stream at the

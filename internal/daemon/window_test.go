@@ -63,6 +63,44 @@ func TestOversized(t *testing.T) {
 	}
 }
 
+// TestDistinct counts each record of a window once, however it came: known from before,
+// new, revised, and again.
+func TestDistinct(t *testing.T) {
+	id := func(n byte) cdr.ReportID { return cdr.ReportID{n} }
+	for _, c := range []struct {
+		name string
+		met  []schema.Item // in order; of what is there already, 1 and 2 have the hash 1
+		want int64
+	}{
+		{"nothing", nil, 0},
+		{"all new", []schema.Item{{ID: id(3)}, {ID: id(4)}}, 2},
+		{"all known, one again", []schema.Item{{ID: id(2), Hash: 1}, {ID: id(1), Hash: 1}, {ID: id(2), Hash: 1}}, 2},
+		{"new and again", []schema.Item{{ID: id(3)}, {ID: id(1), Hash: 1}, {ID: id(3)}}, 2},
+		{"revised", []schema.Item{{ID: id(1), Hash: 2}, {ID: id(3)}}, 2},
+		{"new, then revised", []schema.Item{{ID: id(3), Hash: 1}, {ID: id(3), Hash: 2}, {ID: id(3), Hash: 2}}, 1},
+		{"known, then revised", []schema.Item{{ID: id(1), Hash: 1}, {ID: id(2), Hash: 1}, {ID: id(1), Hash: 2}}, 2},
+	} {
+		seen := offsets.NewSeen(0)
+		before := seen.Begin(offsets.Window{})
+		before.Check(id(1), 1)
+		before.Check(id(2), 1)
+		before.Adopt(0)
+		w := &window{
+			source: testSource(status.New(status.Build{}, status.Options{}), "acme"),
+			draft:  producer.NewDraft(testLayout(), 0), pending: seen.Begin(offsets.Window{}),
+		}
+		w.headers = w.source.headers
+		for i := range c.met {
+			if err := w.add(&c.met[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.distinct(); got != c.want {
+			t.Errorf("%s: %d distinct records, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 // TestPagesShowNoPersonalData: what the status page gets of an event has every
 // field that may hold personal data masked, and unmasked only where it is asked for.
 func TestPagesShowNoPersonalData(t *testing.T) {
