@@ -67,8 +67,8 @@ func (b *pageBuffer) read(header http.Header, body io.Reader, limitBytes int) er
 	}
 	defer release()
 	for {
-		if len(b.data) == cap(b.data) {
-			b.data = slices.Grow(b.data, min(max(firstPageBytes, len(b.data)), limitBytes+1-len(b.data)))
+		if len(b.data) == cap(b.data) { // by a quarter, for it is kept
+			b.data = slices.Grow(b.data, min(max(firstPageBytes, len(b.data)/4), limitBytes+1-len(b.data)))
 		}
 		room := b.data[len(b.data):min(cap(b.data), limitBytes+1)]
 		n, err := decoded.Read(room)
