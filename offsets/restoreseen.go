@@ -17,6 +17,9 @@ type SeenOptions struct {
 	Positions []Position  // of the sources of the group, as restored
 	Horizon   cdr.Instant // generations that end at or before it are left out, as by EvictBefore
 	Mode      Mode
+
+	// Grown, if set, is told of the set's bytes as it is rebuilt.
+	Grown func(bytes int64)
 }
 
 // SeenRestore is a set, and how it was rebuilt.
@@ -160,6 +163,9 @@ func (r *replay) record(record committed.Record) {
 	r.result.Chunks++
 	r.result.IDs += chunk.Len()
 	r.result.Seen.load(chunk, record.Offset, record.Timestamp)
+	if r.options.Grown != nil {
+		r.options.Grown(r.result.Seen.Bytes())
+	}
 }
 
 // cutAt judges a cut by the time of the oldest commit that is left, whosever it was. A

@@ -72,9 +72,15 @@ func TestRestoreSeenOfAGroup(t *testing.T) {
 	commitWindow(t, l, s, window(1, schemaA), 2, 5)
 	l.append("ids", 1, "nobody", []byte("garbage of nobody's source"))
 
-	back, result := restoreSeen(t, l, seenOptions(journalPosition("acme", 2, s.JournalFrom()), journalPosition("beta", 1, s.JournalFrom())))
+	options := seenOptions(journalPosition("acme", 2, s.JournalFrom()), journalPosition("beta", 1, s.JournalFrom()))
+	var told []int64
+	options.Grown = func(bytes int64) { told = append(told, bytes) }
+	back, result := restoreSeen(t, l, options)
 	if got, want := has(back, 10), []int{1, 2, 4, 5}; !slices.Equal(got, want) {
 		t.Errorf("the set has %v, want %v", got, want)
+	}
+	if !slices.IsSorted(told) || len(told) != 3 || told[2] != back.Bytes() {
+		t.Errorf("told of %v bytes, and it has %d", told, back.Bytes())
 	}
 	if result.From != 0 || result.Chunks != 3 || result.IDs != 4 || result.Cut != nil || len(result.Refused) != 0 {
 		t.Errorf("result is %+v", result)

@@ -125,8 +125,9 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.reader = committed.NewReader(d.client)
-	d.memory.limits = options.LimitMemory
-	d.memory.limitProcess(0)
+	if options.LimitMemory {
+		d.memory.limitFromNow(d.besides())
+	}
 	if err := d.prepare(ctx, options); err != nil {
 		kafkaconn.Close(d.client)
 		return nil, err

@@ -25,14 +25,14 @@ type errand struct {
 	verify *verification // nil: a backfill
 	index  *offsets.JournalIndex
 
-	// What the job needs to know of the topics may take long to read; nothing is asked
-	// before.
-	prepare  func()             // begins to read
-	stop     context.CancelFunc // ends that
-	prepared chan error
-	ready    bool
-	retryAt  time.Time // of prepare, which has failed
-	failed   string    // why the job cannot be done after all
+	// What the job needs to know of the topics may take long to read, and much memory to
+	// keep: it is read when the job's turn has come, and nothing is asked before.
+	prepare   func()             // begins to read
+	stop      context.CancelFunc // ends that
+	prepared  chan error
+	prepareAt time.Time // zero: it is under way, or done
+	ready     bool
+	failed    string // why the job cannot be done after all
 }
 
 // unfitError says that a job cannot be done, however often it is tried.
@@ -41,7 +41,7 @@ type unfitError struct{ error }
 // newErrand begins a job, or goes on with one, from what is committed of it.
 func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState) *errand {
 	ctx, stop := context.WithCancel(ctx)
-	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1), stop: stop}
+	e := &errand{source: s, state: state, ahead: state, prepared: make(chan error, 1), prepareAt: time.Now(), stop: stop}
 	e.plan.Policy, e.plan.Clock = s.plan.Policy, s.plan.Clock
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
@@ -53,7 +53,6 @@ func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState)
 	e.prepare = func() {
 		l.beside.Go(func() { e.prepared <- e.read(ctx, l.daemon.reader) })
 	}
-	e.prepare()
 	return e
 }
 
@@ -79,12 +78,12 @@ func (e *errand) isReady(now time.Time) bool {
 		case errors.As(err, unfit):
 			e.failed = err.Error()
 		default:
-			e.ahead.Message, e.retryAt = err.Error(), now.Add(retryAfter)
+			e.ahead.Message, e.prepareAt = err.Error(), now.Add(retryAfter)
 		}
 	default:
 	}
-	if !e.retryAt.IsZero() && !now.Before(e.retryAt) {
-		e.retryAt = time.Time{}
+	if !e.prepareAt.IsZero() && !now.Before(e.prepareAt) {
+		e.prepareAt = time.Time{}
 		e.prepare()
 	}
 	return e.ready
@@ -303,7 +302,7 @@ func (s *source) endErrands(l *lane) {
 	var going []*errand
 	for _, e := range s.errands {
 		if e.state.Phase.Ended() {
-			e.stop()
+			e.drop()
 		} else {
 			going = append(going, e)
 		}
@@ -317,9 +316,17 @@ func (s *source) endErrands(l *lane) {
 // dropErrands forgets all jobs: a lane that comes later begins them anew.
 func (s *source) dropErrands() {
 	for _, e := range s.errands {
-		e.stop()
+		e.drop()
 	}
 	s.errands = nil
+}
+
+// drop gives back what the job holds.
+func (e *errand) drop() {
+	e.stop()
+	if e.verify != nil {
+		e.verify.held.release()
+	}
 }
 
 // decideErrand plans the next window of the source's oldest job.
@@ -358,6 +365,7 @@ func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (
 	err := index.Extend(ctx, l.daemon.reader)
 	if err == nil {
 		err = index.Pin(ctx, l.daemon.reader, l.seen, span)
+		l.reportSeen()
 	}
 	if index.Unreadable > 0 {
 		l.log.Warn("the ID journal has records that cannot be read: what they held may be published again", zap.String("source", string(s.name)), zap.Int("records", index.Unreadable))

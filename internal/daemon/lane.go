@@ -34,8 +34,9 @@ type lane struct {
 	log     *zap.Logger
 
 	name               string
-	seenIDs, seenBytes uint64  // as last reported
-	inFlight           *window // handed to the committer, verdict pending; or nil
+	seenIDs, seenBytes uint64   // as last reported
+	held               *holding // the set of published IDs
+	inFlight           *window  // handed to the committer, verdict pending; or nil
 }
 
 // run fetches windows until ctx ends.
@@ -252,9 +253,14 @@ func (l *lane) reportSeen() {
 		b.SeenIDs += ids - l.seenIDs
 		b.SeenBytes += bytes - l.seenBytes
 	})
-	l.daemon.memory.limitProcess(l.daemon.seenBytes.Add(int64(bytes - l.seenBytes)))
+	l.daemon.seenBytes.Add(int64(bytes - l.seenBytes))
+	l.held.set(roomFor(l.seen.Bytes()))
 	l.seenIDs, l.seenBytes = ids, bytes
 }
+
+// roomFor is what a set of published IDs is given: it grows between two reports, and its
+// blocks leave gaps where they move.
+func roomFor(seenBytes int64) int64 { return seenBytes + seenBytes/4 }
 
 // prepare fetches what was chosen. A nil window without an error means that
 // nothing came of it and the lane plans anew.
@@ -397,6 +403,7 @@ func (l *lane) abandon() {
 		b.SeenBytes -= l.seenBytes
 	})
 	l.daemon.seenBytes.Add(-int64(l.seenBytes))
+	l.held.release()
 	for _, s := range l.sources {
 		s.dropErrands()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
@@ -23,6 +24,12 @@ type memory struct {
 	used        atomic.Int64
 	windowLimit int64 // a window that holds more is abandoned
 	limits      bool  // this is the only daemon of the process, and may limit its heap
+
+	mu      sync.Mutex
+	peak    int64 // the most that windows have held at a time
+	kept    int64 // by all holdings
+	besides int64 // what the process needs besides
+	limit   int64 // of the process, as last set; 0: not yet
 }
 
 func newMemory(budgetBytes, windowLimitBytes int64) *memory {
@@ -55,8 +62,17 @@ func (m *memory) tryReserve(expectedBytes int64) *share {
 
 // share hands out bytes that were acquired.
 func (m *memory) share(bytes int64) *share {
-	m.used.Add(bytes)
+	m.use(bytes)
 	return &share{memory: m, bytes: bytes}
+}
+
+// use counts bytes that were acquired.
+func (m *memory) use(bytes int64) {
+	used := m.used.Add(bytes)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peak = max(m.peak, used)
+	m.limitProcess()
 }
 
 func (m *memory) shareOf(expectedBytes int64) int64 {
@@ -81,7 +97,7 @@ func (s *share) hold(bytes int64) error {
 	if !s.memory.budget.TryAcquire(bytes - s.bytes) {
 		return &poller.Replan{Cause: errNoRoom}
 	}
-	s.memory.used.Add(bytes - s.bytes)
+	s.memory.use(bytes - s.bytes)
 	s.bytes = bytes
 	return nil
 }
@@ -122,17 +138,65 @@ func (p *encoderPool) put(encoder *schema.Encoder) {
 	}
 }
 
-// besidesWindows is what the process needs besides windows and the set of
-// published IDs: pages, encoders' arenas, the round that is being sent and its
-// copies in the Kafka client, connections.
-const besidesWindows = 60 << 20
+// holding is what its owner keeps outside the budget, for longer than a window lasts:
+// a set of published IDs, the table of a verification. It is safe for concurrent use.
+type holding struct {
+	memory *memory
+	bytes  int64 // with ended guarded by memory.mu
+	ended  bool
+}
+
+func (m *memory) newHolding() *holding { return &holding{memory: m} }
+
+// set tells how much it is now.
+func (h *holding) set(bytes int64) {
+	h.memory.mu.Lock()
+	defer h.memory.mu.Unlock()
+	if h.ended {
+		return
+	}
+	h.memory.kept += bytes - h.bytes
+	h.bytes = bytes
+	h.memory.limitProcess()
+}
+
+// release ends the holding; what is told of it later does not count.
+func (h *holding) release() {
+	h.set(0)
+	h.memory.mu.Lock()
+	defer h.memory.mu.Unlock()
+	h.ended = true
+}
+
+// What a process needs besides windows and holdings.
+const (
+	// besidesWindows: pages, encoders' arenas, the round that is being sent and its copies
+	// in the Kafka client, connections.
+	besidesWindows = 60 << 20
+	// besidesComparison, of a process that does nothing else: one page, one arena, two
+	// answers to reads of a topic, and what the runtime itself takes. With 40 MiB it
+	// collects without end.
+	besidesComparison = 48 << 20
+)
 
 // limitProcess makes the garbage collector work harder rather than the process
-// grow: beyond what is bounded here, garbage would only be kept for convenience.
-// The set of published IDs is added as it is, since a limit below the live heap
-// would leave no time for anything but collecting.
-func (m *memory) limitProcess(seenBytes int64) {
-	if m.limits {
-		debug.SetMemoryLimit(m.budgetBytes + besidesWindows + seenBytes + seenBytes/4)
+// grow: beyond what is bounded here, garbage would only be kept for convenience. Of
+// windows the most counts that they ever held, so that the limit is at rest once they
+// have; holdings are added as they are, since a limit below the live heap would leave
+// no time for anything but collecting. The caller holds mu.
+func (m *memory) limitProcess() {
+	const step = 1 << 20 // each change stops the world
+	limit := (m.peak + m.besides + m.kept + step - 1) / step * step
+	if m.limits && limit != m.limit {
+		m.limit = limit
+		debug.SetMemoryLimit(limit)
 	}
+}
+
+// limitFromNow lets the limit be set, with so much besides windows and holdings.
+func (m *memory) limitFromNow(besides int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits, m.besides = true, besides
+	m.limitProcess()
 }

@@ -22,6 +22,21 @@ var errJobEnded = errors.New("the job has ended")
 // passesOver reports whether the daemon does nothing but a job, and not this one.
 func (d *Daemon) passesOver(id string) bool { return d.only != nil && d.only.ID != id }
 
+// besides is what this process needs besides windows and holdings.
+func (d *Daemon) besides() int64 {
+	if d.publishesNothing() {
+		return besidesComparison
+	}
+	return besidesWindows
+}
+
+// publishesNothing reports whether the daemon is there for a verification that only
+// compares. It needs no published IDs; and should a window come to be published after
+// all, a set that begins at the end of time lets it load those of its time first.
+func (d *Daemon) publishesNothing() bool {
+	return d.only != nil && d.only.Kind == offsets.Verify && !d.only.Repair
+}
+
 // jobEnded shows that a job has ended, and ends a daemon that was for it alone.
 func (d *Daemon) jobEnded(state *offsets.JobState) {
 	if state.Job.Kind != offsets.Mend {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -220,7 +221,7 @@ func (s *shard) run(ctx context.Context, lanes []*lane) error {
 
 // openLanes rebuilds the sets of IDs, in one reading of the journal, and makes a
 // lane for each credential group.
-func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, error) {
+func (s *shard) openLanes(ctx context.Context, sources []*source) (lanes []*lane, err error) {
 	groups := map[string][]*source{}
 	for _, src := range sources {
 		groups[src.config.Group()] = append(groups[src.config.Group()], src)
@@ -231,9 +232,17 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 	})
 	names := slices.Sorted(maps.Keys(groups))
 	var wanted []offsets.SeenOptions
-	for _, group := range names {
+	var held []*holding
+	for i, group := range names {
+		held = append(held, s.daemon.memory.newHolding())
 		wanted = append(wanted, s.resume(group, groups[group]))
+		wanted[i].Grown = func(bytes int64) { held[i].set(roomFor(bytes)) }
 	}
+	defer func() {
+		for _, unused := range held[len(lanes):] {
+			unused.release()
+		}
+	}()
 	restored, err := offsets.RestoreSeen(ctx, s.daemon.reader, wanted...)
 	if err != nil {
 		return nil, err
@@ -243,9 +252,8 @@ func (s *shard) openLanes(ctx context.Context, sources []*source) ([]*lane, erro
 			return nil, err
 		}
 	}
-	var lanes []*lane
 	for i, group := range names {
-		l, err := s.openLane(group, groups[group], restored[i])
+		l, err := s.openLane(group, groups[group], restored[i], held[i])
 		if err != nil {
 			for _, opened := range lanes {
 				opened.abandon()
@@ -274,10 +282,13 @@ func (s *shard) resume(group string, sources []*source) offsets.SeenOptions {
 		}
 	}
 	options.Horizon = horizon(sources)
+	if s.daemon.publishesNothing() {
+		options.Horizon = math.MaxInt64
+	}
 	return options
 }
 
-func (s *shard) openLane(group string, sources []*source, restored offsets.SeenRestore) (_ *lane, err error) {
+func (s *shard) openLane(group string, sources []*source, restored offsets.SeenRestore, held *holding) (_ *lane, err error) {
 	seen := restored.Seen
 	s.log.Info("published IDs rebuilt", zap.String("group", group), zap.Int("ids", seen.Len()), zap.Int64("bytes", seen.Bytes()))
 	if cut := restored.Cut; cut != nil {
@@ -291,7 +302,7 @@ func (s *shard) openLane(group string, sources []*source, restored offsets.SeenR
 			}
 		}
 	}
-	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, jobs: make(chan offsets.Job), log: s.log, name: laneName(group)}
+	l := &lane{daemon: s.daemon, shard: s, sources: sources, seen: seen, held: held, jobs: make(chan offsets.Job), log: s.log, name: laneName(group)}
 	l.budget = s.daemon.budgetOf(group, sources, s.allNew(sources))
 	l.reportSeen()
 	for _, src := range sources {

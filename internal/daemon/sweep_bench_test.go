@@ -73,7 +73,7 @@ func newSweepKit(b *testing.B) *sweepKit {
 	k.source.feed = k.newFeed()
 	k.source.position = offsets.Position{FeedPublished: end, FeedSettled: k.span.StartInclusive, OldestRecord: k.span.StartInclusive}
 	committer := &shard{daemon: d, ready: make(chan *window)}
-	k.lane = &lane{daemon: d, shard: committer, sources: []*source{k.source}, log: zap.NewNop()}
+	k.lane = &lane{daemon: d, shard: committer, sources: []*source{k.source}, held: d.memory.newHolding(), log: zap.NewNop()}
 	go func() {
 		for w := range committer.ready {
 			w.settled <- verdict{position: w.source.position}

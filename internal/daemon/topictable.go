@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sort"
+	"unsafe"
 
 	"cdrbus/internal/cdr"
 )
@@ -41,6 +42,16 @@ func (t *topicTable) add(e topicEntry) {
 		return
 	}
 	t.later[e.id] = &e
+}
+
+// bytes is what the table takes.
+func (t *topicTable) bytes() int64 {
+	const laterBytes = 80 // with the map's slack
+	n := laterBytes * int64(len(t.later))
+	for _, b := range t.buckets {
+		n += int64(cap(b)) * int64(unsafe.Sizeof(topicEntry{}))
+	}
+	return n
 }
 
 // sort makes the table ready to be asked: of each ID the last content is left. It

@@ -36,6 +36,7 @@ type verification struct {
 	reader  *committed.Reader
 
 	table     topicTable
+	held      *holding        // the table and the maps
 	dead      map[string]bool // SHA-256 of dead letters
 	next      eventlog.Place
 	nextDead  []int64               // by partition; nil: not read yet
@@ -48,15 +49,16 @@ const (
 	// verifyMargin is how far beyond a span the feed is read, so that a record which it
 	// selects by another time than the report time is not taken for unexpected.
 	verifyMargin = 4 * time.Hour
-	// tableMargin is how far beyond a span events are looked up by their report time.
-	tableMargin = 24 * time.Hour
+	// revisionMargin is by how much a revision may have moved a record's report time out
+	// of a span.
+	revisionMargin = 24 * time.Hour
 )
 
 func (d *Daemon) newVerification(s *source, job offsets.Job, now time.Time) *verification {
 	k := &d.config.Kafka
 	v := &verification{
 		job: job, topic: k.Topics.Events, letters: k.Topics.DeadLetter, shards: k.Shards, source: string(s.name),
-		byID: d.schemaByID, reader: d.reader,
+		byID: d.schemaByID, reader: d.reader, held: d.memory.newHolding(),
 		dead: map[string]bool{}, missing: map[cdr.ReportID]bool{},
 	}
 	v.span = cdr.Span{
@@ -112,10 +114,16 @@ func (v *verification) catchUp(ctx context.Context) error {
 }
 
 func (v *verification) scan(ctx context.Context, from eventlog.Place) error {
-	low := v.span.StartInclusive.Add(-tableMargin).Time().UnixMilli()
-	high := v.span.EndExclusive.Add(tableMargin).Time().UnixMilli()
-	ends, err := eventlog.Scan(ctx, v.reader, eventlog.Options{Topic: v.topic, From: from, SchemaByID: v.byID}, func(e *eventlog.Event) error {
-		if e.Source != "" && e.Source != v.source || e.ReportTimeMillis != 0 && (e.ReportTimeMillis < low || e.ReportTimeMillis >= high) {
+	defer v.reportMemory()
+	const reportEvery = 1 << 14
+	events := 0
+	// One partition at a time: the answers of each that is read take 10 MiB and more.
+	options := eventlog.Options{Topic: v.topic, From: from, SchemaByID: v.byID, Parallel: 1}
+	ends, err := eventlog.Scan(ctx, v.reader, options, func(e *eventlog.Event) error {
+		if events++; events%reportEvery == 0 {
+			v.reportMemory()
+		}
+		if !v.wants(e) {
 			return nil
 		}
 		if e.Source == "" {
@@ -136,6 +144,30 @@ func (v *verification) scan(ctx context.Context, from eventlog.Place) error {
 		return unfitError{fmt.Errorf("%d events of topic %s cannot be read (schemas that the registry has lost: %v): what they are would be published again; bring the schemas back, or verify without --repair", unread, v.topic, ends.LostIDs)}
 	}
 	return nil
+}
+
+// reportMemory tells what the verification keeps in memory.
+func (v *verification) reportMemory() {
+	const missingBytes, deadBytes = 40, 120 // with their maps' slack
+	v.held.set(v.table.bytes() + missingBytes*int64(len(v.missing)) + deadBytes*int64(len(v.dead)))
+}
+
+// wants reports whether an event belongs into the table: the source's, of the span that
+// was asked for, or without a report time. From beyond the span only revisions are
+// wanted, whose record may have been within it before; without headers, any event may
+// be one, and any source's.
+func (v *verification) wants(e *eventlog.Event) bool {
+	at := cdr.Instant(e.ReportTimeMillis / 1000)
+	switch {
+	case e.Source != "" && e.Source != v.source:
+		return false
+	case e.ReportTimeMillis == 0, v.job.Span.Contains(at):
+		return true
+	case e.Source != "" && !e.Revision:
+		return false
+	}
+	around := cdr.Span{StartInclusive: v.job.Span.StartInclusive.Add(-revisionMargin), EndExclusive: v.job.Span.EndExclusive.Add(revisionMargin)}
+	return around.Contains(at)
 }
 
 func (v *verification) scanDead(ctx context.Context) error {
