@@ -442,3 +442,28 @@ func TestJobByItself(t *testing.T) {
 		})
 	}
 }
+
+// TestVerifyByItself: a command that only compares takes a shard, holds no published IDs
+// and leaves the position as it is; whoever owns the shard next publishes nothing twice.
+func TestVerifyByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, nil)
+		cfg := w.config("", w.source("acme", eager))
+		w.runFor(cfg, 10*time.Minute)
+		before, rebuilt := w.position("acme"), w.logs.FilterMessage("published IDs rebuilt").Len()
+		job := jobs.New(offsets.Verify, "acme", "test")
+		job.Span = cdr.Span{StartInclusive: w.start, EndExclusive: w.start.Add(time.Hour)}
+		state, err := w.runner(cfg).Run(t.Context(), job)
+		if err != nil || state.Phase != offsets.JobDone || state.Findings.Events == 0 || state.Findings.Differ() {
+			t.Errorf("%+v, %v", state, err)
+		}
+		if after := w.position("acme"); after.Counter != before.Counter || after.JournalFrom != before.JournalFrom {
+			t.Errorf("the position is %+v, and was %+v", after, before)
+		}
+		if logs := w.logs.FilterMessage("published IDs rebuilt").All()[rebuilt:]; len(logs) != 1 || logs[0].ContextMap()["ids"] != int64(0) {
+			t.Errorf("the command rebuilt %+v", logs)
+		}
+		w.runFor(cfg, 10*time.Minute)
+		w.demandTruth("acme")
+	})
+}

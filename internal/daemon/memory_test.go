@@ -137,10 +137,17 @@ func TestOneJobIsPreparedAtATime(t *testing.T) {
 	if !slices.Equal(prepared, []string{"first"}) {
 		t.Errorf("prepared are %v", prepared)
 	}
+	m := newMemory(1<<20, 1<<20)
+	s.errands[0].verify = &verification{held: m.newHolding()}
+	s.errands[0].verify.table.add(topicEntry{})
+	s.errands[0].verify.reportMemory()
+	if m.kept == 0 {
+		t.Error("what a verification keeps is not counted")
+	}
 	s.errands[0].state.Phase = offsets.JobCancelled
 	s.endErrands(&lane{seen: offsets.NewSeen(0)})
 	s.decideErrand(poller.BudgetView{}, now)
-	if !slices.Equal(prepared, []string{"first", "second"}) {
-		t.Errorf("then prepared are %v", prepared)
+	if m.kept != 0 || !slices.Equal(prepared, []string{"first", "second"}) {
+		t.Errorf("then prepared are %v, and %d bytes are kept", prepared, m.kept)
 	}
 }
