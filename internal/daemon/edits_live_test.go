@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/committed"
@@ -63,6 +66,61 @@ func TestEditBesideALiveDaemon(t *testing.T) {
 		}
 		w.demandPublished("acme", 0)
 		w.demandPublished("globex", 0)
+	})
+}
+
+// slowMarkers answers the end of a transaction before its markers are written, as Kafka
+// does: for so long the transaction is open to readers, and no next epoch is granted.
+func (w *world) slowMarkers(delay time.Duration) {
+	type transaction struct {
+		id    string
+		pid   int64
+		epoch int16
+	}
+	var pending sync.Map // by transactional.id
+	answered := map[transaction]bool{}
+	client := w.client(kgo.MaxVersions(kversion.V3_7_0())) // as ours, whose ends give no next epoch
+	w.t.Cleanup(client.Close)
+	var ending sync.WaitGroup
+	w.t.Cleanup(ending.Wait)
+	w.cluster.Kafka.ControlKey(int16(kmsg.EndTxn), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.Kafka.KeepControl()
+		end := *request.(*kmsg.EndTxnRequest)
+		key := transaction{end.TransactionalID, end.ProducerID, end.ProducerEpoch}
+		if answered[key] {
+			return nil, nil, false
+		}
+		answered[key] = true
+		pending.Store(key.id, true)
+		ending.Go(func() {
+			time.Sleep(delay)
+			if _, err := client.Request(context.WithoutCancel(w.t.Context()), &end); err != nil {
+				w.t.Error(err)
+			}
+			pending.Delete(key.id)
+		})
+		return refusal(request, 0), nil, true
+	})
+	w.cluster.Kafka.ControlKey(int16(kmsg.InitProducerID), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.Kafka.KeepControl()
+		_, waits := pending.Load(*request.(*kmsg.InitProducerIDRequest).TransactionalID)
+		return refusal(request, concurrentTransactions), nil, waits
+	})
+}
+
+// TestEditWithSlowMarkers: what an edit has just committed is no transaction that hangs.
+func TestEditWithSlowMarkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, cfg := newPair(t)
+		w.runOn(cfg)
+		w.intrude(w.position("acme").Shard, "acme", []byte("x"))
+		w.slowMarkers(300 * time.Millisecond)
+		if _, _, err := w.mend(t.Context(), cfg, "acme", offsets.Edit{What: offsets.EditFromReceipts}); err != nil {
+			t.Error(err)
+		}
+		if n := w.logs.FilterMessageSnippet("shard lost").Len(); n > 0 {
+			t.Errorf("shards were lost %d times", n)
+		}
 	})
 }
 
@@ -230,7 +288,11 @@ func TestEditsThatCameTooLate(t *testing.T) {
 			}
 		})
 		time.Sleep(20 * time.Minute)
-		w.runOn(cfg)
+		w.slowMarkers(300 * time.Millisecond) // of the refusals, before a restore
+		if l := w.runOn(cfg); l.shardLosses() > 0 || l.err != nil {
+			t.Errorf("the daemon ended with %v:\n%s", l.err, l.warnings())
+		}
+		time.Sleep(time.Second)
 		if s := w.jobState(ids[0]); s.Phase.Ended() && s.Phase != offsets.JobCancelled {
 			t.Errorf("the job that was taken back: %+v", s)
 		}

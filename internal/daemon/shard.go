@@ -136,13 +136,20 @@ func (d *Daemon) runShard(ctx context.Context, index int, log *zap.Logger) error
 }
 
 // restore reads the shard's positions. What it finds wrong with them may be the
-// doing of an owner who took over meanwhile.
+// doing of an owner who took over meanwhile. A transaction that hangs may be our own
+// last one, whose markers are still being written: the proof waits for these.
 func (s *shard) restore(ctx context.Context) (err error) {
-	s.restored, err = offsets.Restore(ctx, s.daemon.reader, s.daemon.restoreOptions(s.index))
-	var hanging *offsets.HangingTransaction
-	if errors.As(err, &hanging) || err == nil && slices.ContainsFunc(s.restored.Sources, isRefused) {
+	for proven := false; ; proven = true {
+		s.restored, err = offsets.Restore(ctx, s.daemon.reader, s.daemon.restoreOptions(s.index))
+		hangs := errors.As(err, new(*offsets.HangingTransaction))
+		if !hangs && (err != nil || !slices.ContainsFunc(s.restored.Sources, isRefused)) {
+			break
+		}
 		if lost := s.prove(ctx); lost != nil {
 			return lost
+		}
+		if !hangs || proven {
+			break
 		}
 	}
 	if err != nil {

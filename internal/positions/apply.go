@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"cdrbus/internal/committed"
 	"cdrbus/internal/config"
 	"cdrbus/offsets"
 	"cdrbus/producer"
@@ -81,7 +82,11 @@ func (e *Editor) weigh(ctx context.Context, job offsets.Job, now time.Time) (*co
 	if err := e.agrees(source, job, now); err != nil {
 		return nil, nil, err
 	}
-	evidence, err := e.look(ctx, e.Reader, source, source.Shard(e.Config.Kafka.Shards), *job.Edit)
+	shard := source.Shard(e.Config.Kafka.Shards)
+	if err := e.awaitMarkers(ctx, shard); err != nil {
+		return nil, nil, err
+	}
+	evidence, err := e.look(ctx, e.Reader, source, shard, *job.Edit)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -200,8 +205,24 @@ func (e *Editor) send(ctx context.Context, shard *producer.Shard, draft *produce
 	return nil
 }
 
+// awaitMarkers waits for the end of what was just committed: by this process, or by who
+// owned the shard under another prefix. The coordinator answers before its markers are
+// in all partitions, and until then a transaction seems to hang.
+func (e *Editor) awaitMarkers(ctx context.Context, shard int) error {
+	t := &e.Config.Kafka.Topics
+	for _, topic := range []string{t.Offsets, t.Windows, t.IDs} {
+		if _, err := committed.AwaitStable(ctx, e.Reader, topic, shard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // verify reads back what was written.
 func (e *Editor) verify(ctx context.Context, source *config.Source, plan *Plan) error {
+	if err := e.awaitMarkers(ctx, plan.Shard); err != nil {
+		return err
+	}
 	evidence, err := e.look(ctx, e.Reader, source, plan.Shard, offsets.Edit{})
 	if err != nil {
 		return err
