@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"cdrbus/internal/cdr"
+	"cdrbus/internal/jobs"
 	"cdrbus/internal/simulator"
 	"cdrbus/internal/status"
+	"cdrbus/offsets"
 )
 
 // wrongClocks are this machine's, by how far the feed's is ahead.
@@ -163,6 +165,28 @@ func TestUnreachableHostGivesNothingUp(t *testing.T) {
 		}
 		if s := board.Snapshot().Sources[0]; s.State != status.BackingOff || !strings.Contains(s.Reason, "for the time") {
 			t.Errorf("state %s: %s", s.State, s.Reason)
+		}
+	})
+}
+
+// TestJobByWrongClock: a command that does a job itself skips nothing that the feed still
+// has, though by its own clock that is forgotten.
+func TestJobByWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lookback = 48 * time.Hour
+		w := newWorld(t, func(o *simulator.Options) {
+			o.ClockOffset = wrongClocks["10 min fast"]
+			o.Records.Rate = 0.01
+			o.Answers.Feed.Lookback = lookback
+		})
+		cfg := w.config("", w.source("acme", "lookback: 48h"))
+		w.runFor(cfg, 15*time.Minute)
+		job := jobs.New(offsets.Backfill, "acme", "test")
+		oldest := cdr.InstantOf(time.Now().Add(wrongClocks["10 min fast"] - lookback + 5*time.Minute))
+		job.Span = cdr.Span{StartInclusive: oldest, EndExclusive: oldest.Add(time.Hour)}
+		state, err := w.runner(cfg).Run(t.Context(), job)
+		if err != nil || state.Phase != offsets.JobDone || state.SkippedSeconds != 0 || state.Items == 0 {
+			t.Errorf("%+v, %v", state, err)
 		}
 	})
 }
