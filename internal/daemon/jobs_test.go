@@ -109,6 +109,24 @@ func TestBackfill(t *testing.T) {
 	}
 }
 
+// TestBackfillsOfOneSpan: of two jobs over the same old span, asked for at once, the second
+// knows what the first has published while it waited.
+func TestBackfillsOfOneSpan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.01 })
+		cfg := w.config("", w.source("acme", eager))
+		w.runFor(cfg, time.Minute)
+		span := cdr.Span{StartInclusive: w.start.Add(-5 * 24 * time.Hour), EndExclusive: w.start.Add(-4 * 24 * time.Hour)}
+		job := offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span}
+		ids := []string{w.ask(job), w.ask(job)}
+		w.runFor(cfg, 10*time.Minute)
+		first, second := w.jobState(ids[0]), w.jobState(ids[1])
+		if first.Phase != offsets.JobDone || second.Phase != offsets.JobDone || first.Published == 0 || second.Published > 0 || second.Known != first.Published {
+			t.Errorf("the first: %+v\nthe second: %+v", first, second)
+		}
+	})
+}
+
 // TestJobOfALostShard: an owner that loses its shard and takes it back goes on with a job
 // where its rival has left it, not where it was itself: the job's state counts each of
 // its windows, once.

@@ -370,16 +370,16 @@ var mutants = []mutant{
 	{
 		name: "a backfill checked against an empty set",
 		edits: []edit{
-			{"offsets/journalindex.go", "		s.loadPinned(c, record.Timestamp)\n", ""},
+			{"offsets/journalindex.go", "		s.loadPinned(c, record.Timestamp)\n", "		_ = c\n"},
 		},
-		guard: daemon, run: simulation, flags: seeds,
+		guard: daemon, run: "^TestBackfillsOfOneSpan$",
 	},
 	{
 		name: "the ID journal as it was when the job began",
 		edits: []edit{
 			{"internal/daemon/errand.go", "	err := index.Extend(ctx, l.daemon.reader)\n", "	err := error(nil)\n"},
 		},
-		guard: daemon, run: simulation, flags: seeds,
+		guard: daemon, run: "^TestBackfillsOfOneSpan$",
 	},
 	{
 		name: "a repair publishes what the topic has",
@@ -392,13 +392,6 @@ var mutants = []mutant{
 		name: "the topic not read again before each window of a verification",
 		edits: []edit{
 			{"internal/daemon/errand.go", "if err := e.verify.catchUp(ctx); err != nil {", "if err := error(nil); err != nil {"},
-		},
-		guard: daemon, run: simulation, flags: seeds,
-	},
-	{
-		name: "the topic read before the window in flight has settled",
-		edits: []edit{
-			{"internal/daemon/errand.go", "	if kept, err := l.settle(ctx); err != nil || !kept {\n		return false, err\n	}\n	e := s.errands[0]\n", "	e := s.errands[0]\n"},
 		},
 		guard: daemon, run: simulation, flags: seeds,
 	},
@@ -454,9 +447,9 @@ var mutants = []mutant{
 	{
 		name: "what cdr_feed published kept by its own time where cdr_stream is read",
 		edits: []edit{
-			{"internal/daemon/source.go", "	return cdr.InstantOf(time.Now())\n}\n\n// handedOver", "	return 0\n}\n\n// handedOver"},
+			{"offsets/seen.go", "max(w.Span.EndExclusive, w.AsOf)", "max(w.Span.EndExclusive, 0*w.AsOf)"},
 		},
-		guard: daemon, run: "^TestLateRecords$/^auto,_outage$",
+		guard: "./offsets", run: "^TestJournalIndex$",
 	},
 	{
 		name: "the clock of a request that hung",
