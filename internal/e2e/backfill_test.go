@@ -48,9 +48,9 @@ func TestBackfillRealKafka(t *testing.T) {
 		}
 		livedTo := r.until
 		r.until = cdr.InstantOf(time.Now().Add(-6 * time.Minute)) // the live edge is half a minute ahead of this
+		b.notePeak()
 		_ = b.daemon.command.Process.Signal(syscall.SIGTERM)
 		<-b.daemon.ended
-		b.notePeak()
 		r.runToEnd(time.Minute)
 		r.awaitMarkers()
 		r.start = b.span.StartInclusive
@@ -74,8 +74,8 @@ func (b *backfilling) fill(kills int) offsets.JobState {
 	command := b.command("backfill", "--source", bareSource, "--from", b.span.StartInclusive.String(), "--to", b.span.EndExclusive.String(), "-o", "json")
 	for kill := range kills {
 		b.awaitJobAt(b.span.StartInclusive.Add(b.span.Duration()*time.Duration(kill)/time.Duration(kills)), command)
-		b.daemon.kill()
 		b.notePeak()
+		b.daemon.kill()
 		b.daemon = b.startLive()
 	}
 	<-command.ended
@@ -109,14 +109,8 @@ func (b *backfilling) awaitJobAt(reached cdr.Instant, submitted *commandProcess)
 	}
 }
 
-func (b *backfilling) notePeak() {
-	b.t.Helper()
-	usage, ok := b.daemon.command.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		b.t.Fatal("this system does not tell a process's memory")
-	}
-	b.peaks = append(b.peaks, float64(usage.Maxrss)/1024)
-}
+// notePeak keeps what the daemon has taken, before it ends.
+func (b *backfilling) notePeak() { b.peaks = append(b.peaks, float64(b.daemon.peak())/(1<<20)) }
 
 // startLive begins a run without a bound.
 func (r *rig) startLive() *process {
