@@ -507,15 +507,37 @@ func (r *rig) jobForRefused() {
 	span := []string{"--from", r.start.String(), "--to", r.until.String()}
 	daemon := r.startLive()
 	refused := r.command("verify", append(span, "--source", bareSource)...)
+	left := r.leave(r.command("verify", append(span, "--source", "initech")...))
 	r.demand(0, " 0 missing, ", append([]string{"verify", "--source", "initech"}, span...)...)
 	<-refused.ended
 	if text := string(refused.log.tail(1 << 16)); refused.command.ProcessState.ExitCode() != exitFailure || !strings.Contains(text, "waits for a person itself") {
 		r.t.Errorf("exit code %d, %s", refused.command.ProcessState.ExitCode(), text)
 	}
+	r.demand(0, " 0 missing, ", "jobs", "follow", left)
 	r.demand(exitUsage, "did you mean acme?", append([]string{"verify", "--source", "acne"}, span...)...)
 	r.demand(exitUsage, "there is no such job", "jobs", "follow", "20261122-101500-3f2a9c41")
 	r.demand(0, "waits for a person itself", "jobs", "list")
 	r.demand(0, "done: source acme", "offsets", "set", bareSource, "--from-receipts", "--yes")
 	_ = daemon.command.Process.Signal(syscall.SIGTERM)
 	<-daemon.ended
+}
+
+// leave interrupts a command that waits for an owner, and returns the job that it leaves.
+// Nobody may take its end for that of the job.
+func (r *rig) leave(c *commandProcess) (job string) {
+	r.t.Helper()
+	kafkatest.Eventually(r.t, time.Minute, "the command waits for an owner", func() error {
+		if text := string(c.log.tail(1 << 16)); !strings.Contains(text, "waiting up to") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	_ = c.command.Process.Signal(syscall.SIGINT)
+	<-c.ended
+	text := string(c.log.tail(1 << 16))
+	if code := c.command.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(text, "goes on without this command") {
+		r.t.Errorf("interrupted: exit code %d, %s", code, text)
+	}
+	job, _, _ = strings.Cut(strings.TrimPrefix(text, "job "), ":")
+	return job
 }
