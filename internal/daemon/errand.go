@@ -184,6 +184,9 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 		job = s.upToEdge(job)
 		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
 	}
+	if _, err := l.settle(ctx); err != nil { // the source may be further than it knows
+		return err
+	}
 	state.Owner = l.daemon.name()
 	if reason := s.unfit(job, time.Now()); reason != "" {
 		state.Phase, state.Message = offsets.JobFailed, reason

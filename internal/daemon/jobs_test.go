@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/config"
 	"cdrbus/internal/daemon"
+	"cdrbus/internal/faultnet"
 	"cdrbus/internal/jobs"
 	"cdrbus/internal/kafkaconn"
 	"cdrbus/internal/partition"
@@ -123,6 +125,45 @@ func TestBackfillsOfOneSpan(t *testing.T) {
 		first, second := w.jobState(ids[0]), w.jobState(ids[1])
 		if first.Phase != offsets.JobDone || second.Phase != offsets.JobDone || first.Published == 0 || second.Published > 0 || second.Known != first.Published {
 			t.Errorf("the first: %+v\nthe second: %+v", first, second)
+		}
+	})
+}
+
+// TestJobDuringACommit: a job is judged by what the log says of its source, not by what its
+// owner knew before a commit whose answer is still on its way.
+func TestJobDuringACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.01 })
+		cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 1, pages_per_minute: 10}"))
+		commits := 0
+		n := faultnet.New(faultnet.Options{Dial: w.network.DialContext, Decide: func(r faultnet.Request) faultnet.Fate {
+			if r.Client != "owner" || r.Key != int16(kmsg.EndTxn) {
+				return faultnet.Fate{}
+			}
+			if commits++; commits < 2 || commits > 4 { // the first is of the source's start
+				return faultnet.Fate{}
+			}
+			return faultnet.Fate{Fault: faultnet.Swallow}
+		}})
+		defer n.Close()
+		own := *w
+		own.dialKafka = n.Dialer("owner")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if _, err := own.run(ctx, cfg, 0); err != nil {
+				t.Error(err)
+			}
+		}()
+		time.Sleep(2 * time.Second)
+		span := cdr.Span{StartInclusive: w.start, EndExclusive: w.position("acme").FeedPublished}
+		id := w.ask(offsets.Job{Kind: offsets.Verify, Source: "acme", Span: span})
+		time.Sleep(10 * time.Minute)
+		cancel()
+		<-ended
+		if state := w.jobState(id); state.Phase != offsets.JobDone || state.Findings.Differ() {
+			t.Errorf("%+v", state)
 		}
 	})
 }
