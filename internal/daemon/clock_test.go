@@ -24,9 +24,6 @@ func TestWrongClock(t *testing.T) {
 	for clock, ahead := range wrongClocks {
 		for _, endpoint := range []string{"feed", "stream", "auto"} {
 			t.Run(clock+", "+endpoint, func(t *testing.T) {
-				if endpoint == "auto" && !*lateFull {
-					t.Skip("asked for by -late.full")
-				}
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, func(o *simulator.Options) {

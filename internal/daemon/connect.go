@@ -9,14 +9,15 @@ import (
 
 // Connect returns a client of the Kafka of a configuration, for commands that read
 // or write beside a daemon. The caller closes it with [kafkaconn.Close].
-func Connect(cfg *config.Config) (*kafka.Client, error) { return connect(cfg, nil) }
+func Connect(cfg *config.Config) (*kafka.Client, error) { return connect(Options{Config: cfg}) }
 
-// connect is Connect through dial, or through the network if dial is nil.
-func connect(cfg *config.Config, dial DialFunc) (*kafka.Client, error) {
-	options, err := kafkaOptions(cfg, dial)
+// connect is Connect in the way of a daemon's options.
+func connect(o Options) (*kafka.Client, error) {
+	options, err := kafkaOptions(o.Config, o.DialKafka)
 	if err != nil {
 		return nil, err
 	}
+	options.MetadataTTL = o.MetadataTTL
 	return kafkaconn.New(options)
 }
 

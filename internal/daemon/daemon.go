@@ -23,6 +23,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
@@ -59,6 +60,8 @@ type Options struct {
 	// DialKafka and DialFeed open connections instead of the network, for networks
 	// in memory. The schema registry is reached through DialFeed too.
 	DialKafka, DialFeed DialFunc
+	// MetadataTTL is that of [kafkaconn.Options].
+	MetadataTTL time.Duration
 
 	// LimitMemory lets the daemon set the process's memory limit by what it is
 	// configured to hold. Only for a process that does nothing else.
@@ -121,7 +124,7 @@ func New(ctx context.Context, options Options) (*Daemon, error) {
 		vaults:      map[string]*vault{},
 	}
 	var err error
-	if d.client, err = connect(options.Config, options.DialKafka); err != nil {
+	if d.client, err = connect(options); err != nil {
 		return nil, err
 	}
 	d.reader = committed.NewReader(d.client)

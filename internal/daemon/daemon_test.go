@@ -24,6 +24,7 @@ func TestWeekAtRealLimits(t *testing.T) {
 			o.Organizations = []simulator.Organization{{Name: "acme", Token: "token-acme", Locations: []string{"East", "West"}}}
 		})
 		w.scopes = map[string]scope{"east": {"acme", "East"}, "west": {"acme", "West"}}
+		w.metadataTTL = time.Minute
 		half := func(name, location string) string {
 			w.source("acme")
 			return strings.ReplaceAll(w.source(name, "shard_key: both", "locations: ["+location+"]"), name+".token", "acme.token")

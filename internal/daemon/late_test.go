@@ -17,27 +17,28 @@ import (
 	"cdrbus/offsets"
 )
 
-var lateFull = flag.Bool("late.full", false, "in TestLateRecords, records up to 20 hours late, the default sweeps, and every case")
+var lateFull = flag.Bool("late.full", false, "in TestLateRecords, thousands of records up to 20 hours late, and the default sweeps")
 
 // lateScale is how late records are, and how long it takes to have them all.
 type lateScale struct {
+	rate                float64 // records a second
 	latest, live, after time.Duration
 	sweeps              string // setting of the source
 }
 
 func scaleOfLateness() lateScale {
 	if *lateFull {
-		return lateScale{20 * time.Hour, 24 * time.Hour, 62 * time.Hour, "min_age: 5m"}
+		return lateScale{0.1, 20 * time.Hour, 24 * time.Hour, 62 * time.Hour, "min_age: 5m"}
 	}
-	return lateScale{6 * time.Hour, 8 * time.Hour, 12 * time.Hour, "sweeps: [{every: 15m, back: 2h}, {every: 3h, back: 8h}]"}
+	return lateScale{0.01, 6 * time.Hour, 8 * time.Hour, 12 * time.Hour, "sweeps: [{every: 15m, back: 2h}, {every: 3h, back: 8h}]"}
 }
 
 // lateFeed delivers records late, twice, at both edges of a page, and changes some of
 // them afterwards.
-func lateFeed(o *simulator.Options, latest time.Duration) {
-	o.Records.Rate = 0.01
+func lateFeed(o *simulator.Options, scale lateScale) {
+	o.Records.Rate = scale.rate
 	o.Records.LateShare, o.Records.RevisedShare, o.Records.DoubleShare = 0.05, 0.02, 0.01
-	o.Records.LateMax, o.Records.RevisedMax = latest, latest
+	o.Records.LateMax, o.Records.RevisedMax = scale.latest, scale.latest
 	o.Answers.BoundaryRepeats = 3
 	o.Answers.MaxFloor, o.Answers.MaxCeiling = 1, 100
 	o.Answers.InitialPerMinute, o.Answers.PagesPerMinute = 1, 10
@@ -50,35 +51,31 @@ func TestLateRecords(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a day of fake time takes a while under the race detector; the simulation has late records too")
 	}
-	byStart := func(o *simulator.Options) { o.Answers.SelectBy = simulator.ByStart }
 	scale := scaleOfLateness()
 	for _, c := range []struct {
 		name, source string
-		tune         func(*simulator.Options)
 		outage       time.Duration
-		always       bool // not only with -late.full
+		byStart      bool // the feed selects by start of call
 	}{
 		{name: "feed", source: "endpoint: feed"},
 		{name: "stream", source: "endpoint: stream"},
 		{name: "auto", source: "endpoint: auto"},
 		{name: "feed, outage", source: "endpoint: feed", outage: 14 * time.Hour},
 		{name: "stream, outage", source: "endpoint: stream", outage: 14 * time.Hour},
-		{name: "auto, outage", source: "endpoint: auto", outage: 14 * time.Hour, always: true},
-		{name: "feed, by start of call", source: "endpoint: feed", tune: byStart},
-		{name: "auto, by start of call", source: "endpoint: auto", tune: byStart, always: true},
+		{name: "auto, outage", source: "endpoint: auto", outage: 14 * time.Hour},
+		{name: "feed, by start of call", source: "endpoint: feed", byStart: true},
+		{name: "auto, by start of call", source: "endpoint: auto", byStart: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if !c.always && !*lateFull {
-				t.Skip("asked for by -late.full")
-			}
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, func(o *simulator.Options) {
-					lateFeed(o, scale.latest)
-					if c.tune != nil {
-						c.tune(o)
+					lateFeed(o, scale)
+					if c.byStart {
+						o.Answers.SelectBy = simulator.ByStart
 					}
 				})
+				w.metadataTTL = time.Minute
 				cfg := w.config("", w.source("acme", c.source, scale.sweeps))
 				random := rand.New(rand.NewPCG(7, 7))
 				if c.outage > 0 {
@@ -88,7 +85,7 @@ func TestLateRecords(t *testing.T) {
 				until := time.Now().Add(scale.live / 2)
 				w.liveAndDie(cfg, until, random)
 				w.liveAndDie(cfg, until.Add(scale.after), random)
-				w.demandRevisions("acme", cdr.InstantOf(until))
+				w.demandRevisions("acme", cdr.InstantOf(until), c.byStart)
 				for _, violation := range w.feed.Violations() {
 					t.Errorf("%+v", violation)
 				}
@@ -127,8 +124,9 @@ func (w *world) killAfter(cfg *config.Config, life time.Duration) {
 }
 
 // demandRevisions holds the events against the feed's truth up to an instant that is
-// settled: each record once, each revision once more, and marked.
-func (w *world) demandRevisions(name string, until cdr.Instant) {
+// settled: each record once, each revision once more, and marked. By start of call the
+// source was not asked for calls that began before it.
+func (w *world) demandRevisions(name string, until cdr.Instant, byStart bool) {
 	w.t.Helper()
 	position := w.position(name)
 	if position.FeedSettled < until {
@@ -150,8 +148,11 @@ func (w *world) demandRevisions(name string, until cdr.Instant) {
 	}
 	records, revised := 0, 0
 	for truth := range w.feed.Truth(name, cdr.Span{StartInclusive: w.start, EndExclusive: until}) {
-		records++
 		marks := events[truth.ReportID]
+		if byStart && len(marks) == 0 && truth.StartTime.Before(w.start.Time()) {
+			continue
+		}
+		records++
 		plain := len(slices.DeleteFunc(slices.Clone(marks), func(m string) bool { return m != "" }))
 		if plain != 1 || len(marks) > 2 || truth.RevisedTime.IsZero() && len(marks) != 1 {
 			w.t.Errorf("record %s at %s, inserted %s later, revised at %s, is there with the marks %q", truth.ReportID, truth.ReportTime, truth.InsertTime.Sub(truth.ReportTime), truth.RevisedTime, marks)
@@ -184,6 +185,7 @@ func TestFiveSourcesOneCredential(t *testing.T) {
 			o.Records.Rate, o.Records.LateShare, o.Records.LateMax = 0.02, 0.05, 4*time.Hour
 			o.Organizations = []simulator.Organization{{Name: "acme", Token: "token-acme", Locations: locations}}
 		})
+		w.metadataTTL = time.Minute
 		w.source("acme")
 		w.scopes = map[string]scope{}
 		var sources []string

@@ -24,7 +24,7 @@ import (
 func TestTailFollowsADaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *simulator.Options) {
-			lateFeed(o, 2*time.Hour)
+			lateFeed(o, lateScale{rate: 0.01, latest: 2 * time.Hour})
 			o.Records.Rate, o.Records.RevisedShare = 0.02, 0.3
 		})
 		cfg := w.config("", w.source("acme"))

@@ -45,6 +45,7 @@ type world struct {
 	log     *zap.Logger
 
 	dialKafka, dialFeed daemon.DialFunc // of daemons; tests set faulty ones
+	metadataTTL         time.Duration   // of daemons; longer where days pass in peace
 }
 
 // scope is what a source gets of an organization.
@@ -157,7 +158,7 @@ func (w *world) run(ctx context.Context, cfg *config.Config, until cdr.Instant) 
 	board := status.New(status.Build{Version: "test"}, status.Options{})
 	d, err := daemon.New(ctx, daemon.Options{
 		Config: cfg, Log: w.log, Board: board, Version: "test", Until: until,
-		DialKafka: w.dialKafka, DialFeed: w.dialFeed,
+		DialKafka: w.dialKafka, DialFeed: w.dialFeed, MetadataTTL: w.metadataTTL,
 	})
 	if err != nil {
 		return board, err

@@ -7,6 +7,7 @@
 package kafkaconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,10 @@ type Options struct {
 	// DialContext, if set, opens the TCP connections instead of a net.Dialer,
 	// for networks in memory and for tests. Its context carries the dial timeout.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// MetadataTTL is how long a moved leader may stay unknown; 0: a second. For tests
+	// in which weeks pass and no leader moves.
+	MetadataTTL time.Duration
 }
 
 // New returns a client of the cluster. It opens no connection: the first
@@ -99,7 +104,7 @@ func New(opts Options) (*kafka.Client, error) {
 			Dial:           dial,
 			DialTimeout:    dialTimeout,
 			IdleTimeout:    idleTimeout,
-			MetadataTTL:    metadataTTL,
+			MetadataTTL:    cmp.Or(opts.MetadataTTL, metadataTTL),
 			MetadataTopics: opts.Topics,
 			ClientID:       opts.ClientID,
 			TLS:            tlsConfig,
