@@ -437,7 +437,7 @@ func (w *world) runner(cfg *config.Config) *jobs.Runner {
 		Config: cfg, Client: client, Log: w.log, Version: "test",
 		Waiting: func(time.Duration) {}, Alone: func() { w.log.Info("alone") }, Each: func(offsets.JobState) {},
 		New: func(ctx context.Context, o daemon.Options) (*daemon.Daemon, error) {
-			o.DialKafka, o.DialFeed = w.dialKafka, w.dialFeed
+			o.DialKafka, o.DialFeed, o.LimitMemory = w.dialKafka, w.dialFeed, false // other tests share the process
 			return daemon.New(ctx, o)
 		},
 	}

@@ -209,7 +209,7 @@ func (s *simulation) runCommand(ctx context.Context, name string, e *errand) (of
 		Alone:   func() { s.note("alone: " + name + " does the job itself") },
 		Each:    func(offsets.JobState) {},
 		New: func(ctx context.Context, o daemon.Options) (*daemon.Daemon, error) {
-			o.DialKafka, o.DialFeed = s.net.Dialer(name), s.dialFeedAs(name)
+			o.DialKafka, o.DialFeed, o.LimitMemory = s.net.Dialer(name), s.dialFeedAs(name), false // other worlds share the process
 			return daemon.New(ctx, o)
 		},
 	}

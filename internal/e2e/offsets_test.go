@@ -47,7 +47,7 @@ func TestOffsetsCommands(t *testing.T) {
 	b := r.breakPosition()
 	b.deleteAll()
 
-	const remedy = "cdrbus offsets set acme --from-receipts -c FILE"
+	remedy := "cdrbus offsets set acme --from-receipts -c " + r.config
 	if code, out, _ := r.offsetsCommand("list"); code != 0 || !strings.Contains(out, "refused") || !strings.Contains(out, remedy) {
 		t.Errorf("list: exit code %d\n%s", code, out)
 	}

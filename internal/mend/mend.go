@@ -146,6 +146,7 @@ func (m *Mender) takeBack(ctx context.Context, shard int, job offsets.Job) {
 
 func (m *Mender) newDaemon(ctx context.Context, options daemon.Options) (*daemon.Daemon, error) {
 	options.DialKafka, options.DialFeed = m.DialKafka, m.DialFeed
+	options.LimitMemory = false // an edit holds nothing that would need it
 	return daemon.New(ctx, options)
 }
 
