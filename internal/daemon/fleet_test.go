@@ -101,7 +101,7 @@ func (f *fleet) join(until cdr.Instant) *member {
 	go func() {
 		d, err := daemon.New(ctx, daemon.Options{
 			Config: &cfg, Log: f.log, Board: m.board, Version: "test", Until: until,
-			DialKafka: f.net.Dialer(m.name), DialFeed: f.dialFeed,
+			DialKafka: f.net.Dialer(m.name), DialFeed: f.dialFeed, MetadataTTL: time.Minute, // no leader moves
 		})
 		if err == nil {
 			err = d.Run(ctx)

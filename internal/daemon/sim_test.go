@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("sim.seeds", 0, "how many worlds full of faults the daemon has to survive; 0: as many as take about 40 s of one processor")
+	simSeeds = flag.Uint64("sim.seeds", 0, "how many worlds full of faults the daemon has to survive; 0: as many as take about 30 s of one processor")
 	simFirst = flag.Uint64("sim.first", 0, "the first seed")
 	simSeed  = flag.Int64("sim.seed", -1, "replay this one seed and tell everything that happened")
 )
@@ -92,7 +92,7 @@ func seedsAsked() uint64 {
 	case testing.Short():
 		return 15
 	default:
-		return 150
+		return 100
 	}
 }
 
