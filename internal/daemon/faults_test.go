@@ -110,6 +110,7 @@ func TestStartOutlivesCutConnections(t *testing.T) {
 		t.Run(fault.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, nil)
+				w.metadataTTL = 0 // whose connection is cut is asked again with it
 				n := faultnet.New(faultnet.Options{Dial: w.dialKafka, Decide: func(r faultnet.Request) faultnet.Fate {
 					if r.Number == 1 {
 						return faultnet.Fate{Fault: fault}

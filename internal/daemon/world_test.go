@@ -45,7 +45,7 @@ type world struct {
 	log     *zap.Logger
 
 	dialKafka, dialFeed daemon.DialFunc // of daemons; tests set faulty ones
-	metadataTTL         time.Duration   // of daemons; longer where days pass in peace
+	metadataTTL         time.Duration   // of daemons: no leader moves
 }
 
 // scope is what a source gets of an organization.
@@ -85,7 +85,7 @@ func newWorldWith(t *testing.T, brokers embedded.Options, tune func(*simulator.O
 	t.Helper()
 	w := &world{
 		t: t, network: &kfake.VirtualNetwork{}, folder: t.TempDir(), shards: fewShards, events: eventParts,
-		start: cdr.InstantOf(time.Now().Add(-startedBack)),
+		start: cdr.InstantOf(time.Now().Add(-startedBack)), metadataTTL: 10 * time.Second,
 	}
 	core, logs := observer.New(zap.InfoLevel)
 	w.logs, w.log = logs, zap.New(core)
