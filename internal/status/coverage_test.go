@@ -29,7 +29,7 @@ func (c *testCoverage) Calendar(_ context.Context, source cdr.SourceName, days i
 	if c.fails != nil {
 		return nil, c.fails
 	}
-	now := cdr.InstantOf(time.Now())
+	now := lateToday()
 	m := coverage.NewMap(cdr.Span{StartInclusive: now.Add(-40 * 24 * time.Hour), EndExclusive: now + 1})
 	for i := range c.receipts[source] {
 		m.Add(&c.receipts[source][i], int64(i))
@@ -37,6 +37,13 @@ func (c *testCoverage) Calendar(_ context.Context, source cdr.SourceName, days i
 	today := now - now%(24*3600)
 	span := cdr.Span{StartInclusive: today - cdr.Instant(days-1)*24*3600, EndExclusive: now}
 	return coverage.Calendar{Report: m.Report(source, span), Days: m.Calendar(days, now)}, nil
+}
+
+// lateToday is the time that the coverage of these boards is of, whatever the time of
+// day, so that yesterday always looks the same.
+func lateToday() cdr.Instant {
+	now := cdr.InstantOf(time.Now())
+	return now - now%(24*3600) + 23*3600
 }
 
 func (c *testCoverage) Receipts(_ context.Context, source cdr.SourceName, span cdr.Span) (any, error) {
@@ -56,7 +63,7 @@ func (c *testCoverage) Receipts(_ context.Context, source cdr.SourceName, span c
 // settles, and, by seed, a gap, unproven windows, cdr_stream at the end, or no end.
 func (c *testCoverage) past(source cdr.SourceName, days int, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 5))
-	now := cdr.InstantOf(time.Now())
+	now := lateToday()
 	start := now.Add(-time.Duration(days) * 24 * time.Hour)
 	r := offsets.Receipt{Source: source, Counter: 1, Purpose: cdr.Start, Endpoint: cdr.Feed, TotalCount: -1, FeedPublished: start, CommitTime: start.Time()}
 	list := []offsets.Receipt{r}
@@ -134,9 +141,10 @@ func TestCoverageIsServed(t *testing.T) {
 			t.Errorf("%s: got %d days of %s", query, len(calendar.Days), calendar.Source)
 		}
 	}
-	answer = get(b, http.MethodGet, "/coverage/receipts?source=acme-us&from=2026-11-22T10:00:00Z&to=2026-11-22T11:00:00Z")
+	hour := cdr.Span{StartInclusive: lateToday().Add(-50 * time.Hour), EndExclusive: lateToday().Add(-49 * time.Hour)}
+	answer = get(b, http.MethodGet, fmt.Sprintf("/coverage/receipts?source=acme-us&from=%s&to=%s", hour.StartInclusive, hour.EndExclusive))
 	var excerpt coverage.Excerpt
-	if err := json.Unmarshal(answer.Body.Bytes(), &excerpt); err != nil || excerpt.Source != "acme-us" || len(excerpt.Receipts) == 0 || excerpt.Span.String() != "2026-11-22T10:00:00Z/2026-11-22T11:00:00Z" {
+	if err := json.Unmarshal(answer.Body.Bytes(), &excerpt); err != nil || excerpt.Source != "acme-us" || len(excerpt.Receipts) == 0 || excerpt.Span != hour {
 		t.Errorf("got %+v, %v", excerpt, err)
 	}
 }
