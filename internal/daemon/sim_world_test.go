@@ -91,6 +91,7 @@ func scenarioOf(seed uint64) scenario {
 		}
 	}
 	s.outage = rng.IntN(6) == 0 && s.streams()
+	s.limits = s.limits && !s.outage // hours are read again afterwards, by jobs too
 	if rng.IntN(3) == 0 {
 		s.jobs = 1 + rng.IntN(3)
 	}
