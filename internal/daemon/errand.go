@@ -180,15 +180,16 @@ func (l *lane) begin(ctx context.Context, job offsets.Job) error {
 		return l.cancel(ctx, s, job.ID)
 	case known && state.Phase.Ended(), s.hasErrand(job.ID):
 		return nil
-	case !known:
-		job = s.upToEdge(job)
-		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
 	}
 	if _, err := l.settle(ctx); err != nil { // the source may be further than it knows
 		return err
 	}
+	if !known {
+		job = s.upToEdge(job)
+		state = offsets.JobState{Job: job, Phase: offsets.JobAccepted, Next: job.Span.StartInclusive, BeganAt: time.Now().UTC()}
+	}
 	state.Owner = l.daemon.name()
-	if reason := s.unfit(job, time.Now()); reason != "" {
+	if reason := s.unfit(state.Job, time.Now()); reason != "" { // as it was accepted
 		state.Phase, state.Message = offsets.JobFailed, reason
 	}
 	if err := l.shard.noteJob(ctx, &state); err != nil {

@@ -269,6 +269,27 @@ func TestJobUpToTheEdge(t *testing.T) {
 	})
 }
 
+// TestJobUpToTheEdgeGoesOn: an owner that comes later, before the source has reached the
+// end that was asked for, goes on with the span that was accepted.
+func TestJobUpToTheEdgeGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.01 })
+		cfg := w.config("", w.source("acme", eager, "max_window: 1h"))
+		w.runFor(cfg, 10*time.Minute)
+		span := cdr.Span{StartInclusive: w.start.Add(-10 * 24 * time.Hour), EndExclusive: cdr.InstantOf(time.Now())}
+		id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span, UpToEdge: true})
+		w.runFor(cfg, 5*time.Second)
+		accepted := w.jobState(id)
+		if accepted.Phase != offsets.JobRunning {
+			t.Fatalf("the first owner leaves %+v", accepted)
+		}
+		w.runFor(cfg, 2*time.Minute)
+		if state := w.jobState(id); state.Phase != offsets.JobDone || state.Job.Span != accepted.Job.Span {
+			t.Errorf("the second owner makes %+v of it", state)
+		}
+	})
+}
+
 // TestEndedJobsAreForgotten when their topic has no more of them, and not before.
 func TestEndedJobsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
