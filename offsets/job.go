@@ -180,8 +180,11 @@ func (f *Findings) Differ() bool {
 	return f.Missing-f.Repaired+f.Unexpected+f.Doubled+f.Different > 0
 }
 
-// Summary says in a few words what was found.
+// Summary says in a few words what was found; nothing of a job that is no verification.
 func (f *Findings) Summary() string {
+	if f == nil {
+		return ""
+	}
 	var words []string
 	for _, part := range []struct {
 		n    int64

@@ -101,30 +101,10 @@ func writeJobs(w io.Writer, all []offsets.JobState) error {
 		if s.Job.Span.IsZero() { // an edit of the position
 			span, next = "", ""
 		}
-		line := fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s", s.Job.ID, s.Job.Kind, s.Job.Source, span, cmp.Or(s.Phase, "not accepted"), next, s.Published, cmp.Or(s.Message, found(s.Findings)))
+		line := fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s", s.Job.ID, s.Job.Kind, s.Job.Source, span, cmp.Or(s.Phase, "not accepted"), next, s.Published, cmp.Or(s.Message, s.Findings.Summary()))
 		fmt.Fprintln(table, strings.TrimRight(line, "\t"))
 	}
 	return table.Flush()
-}
-
-// found sums up what a verification has found so far.
-func found(f *offsets.Findings) string {
-	if f == nil {
-		return ""
-	}
-	var parts []string
-	for _, p := range []struct {
-		n    int64
-		what string
-	}{{f.Missing, "missing"}, {f.Repaired, "repaired"}, {f.Unexpected, "unexpected"}, {f.Doubled, "doubled"}, {f.Different, "different"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
-		}
-	}
-	if len(parts) == 0 {
-		return "no difference"
-	}
-	return strings.Join(parts, ", ")
 }
 
 func newJobsFollow() *cobra.Command {

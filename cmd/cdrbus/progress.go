@@ -74,7 +74,7 @@ func progressText(s offsets.JobState, now time.Time) string {
 	if s.Job.Kind == offsets.Verify {
 		text = fmt.Sprintf("%s %s: %d compared", s.Job.Kind, s.Job.Source, s.Items)
 		if s.Findings != nil && s.Findings.Differ() {
-			text += ", " + found(s.Findings)
+			text += ", " + s.Findings.Summary()
 		}
 	}
 	text += fmt.Sprintf(", at %s", s.Next)

@@ -28,7 +28,10 @@ func (r *Reader) refold(ctx context.Context, shard int, untilExclusive int64, so
 	if err != nil {
 		return nil, err
 	}
-	m := NewMap(before.view)
+	m := newSurvey(before.view)
+	if before.hours != nil {
+		m = NewMap(before.view)
+	}
 	for _, receipt := range all {
 		m.Add(receipt, 0)
 	}

@@ -21,9 +21,9 @@ type Reader struct {
 	partitions int // of the topic
 }
 
-// NewReader returns a reader of a windows topic with so many partitions. schema returns the text of the Avro
-// schema of a registry's id; where it fails, the receipts are taken to be of this
-// version, and those that are not do not decode.
+// NewReader returns a reader of a windows topic with so many partitions. schema returns
+// the text of the Avro schema of a registry's id; where it fails, the receipts are taken
+// to be of this version, and those that are not do not decode.
 func NewReader(log offsets.Reader, topic string, partitions int, schema func(ctx context.Context, id int) (string, error)) *Reader {
 	return &Reader{log: log, topic: topic, partitions: partitions, schema: schema, codecs: map[int]*offsets.ReceiptCodec{}}
 }

@@ -427,9 +427,8 @@ func boardJob(state *offsets.JobState) status.Job {
 	if state.Job.Repair {
 		job.Kind += " and repair"
 	}
-	if found := state.Findings; found != nil {
-		job.Findings, job.Differs = found.Summary(), found.Differ()
-	}
+	job.Findings = state.Findings.Summary()
+	job.Differs = state.Findings != nil && state.Findings.Differ()
 	return job
 }
 

@@ -198,9 +198,9 @@ func TestFiveSourcesOneCredential(t *testing.T) {
 		cfg := w.config("", sources...)
 		w.runFor(cfg, 4*time.Hour)
 		until := w.position("east").FeedPublished
-		span := cdr.Span{StartInclusive: w.start.Add(-2 * 24 * time.Hour), EndExclusive: w.start}
+		span := cdr.Span{StartInclusive: w.start.Add(-5 * 24 * time.Hour), EndExclusive: w.start}
 		id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "east", Span: span})
-		board := w.runFor(cfg, 26*time.Hour)
+		board := w.runFor(cfg, 32*time.Hour)
 		w.settled = until
 		for name := range w.scopes {
 			p := w.position(name)
