@@ -107,7 +107,7 @@ func (x *JournalIndex) Extend(ctx context.Context, r Reader) error {
 // covers is the time by which cdr_feed may return the records of a chunk.
 func (c Chunk) covers() cdr.Span {
 	if !c.ByInsertion {
-		return c.Span
+		return cdr.Span{StartInclusive: c.Span.StartInclusive.Add(-edgeMargin), EndExclusive: c.Span.EndExclusive.Add(edgeMargin)}
 	}
 	covers := c.Span
 	if t := c.ReportTimes; t.EarliestMillis <= t.LatestMillis {

@@ -43,7 +43,7 @@ func (d *deepPast) record(at cdr.Instant) (id cdr.ReportID, hash uint64, inserte
 }
 
 // read reads a window, by insertion if it is so, and holds each verdict against the
-// naive set.
+// naive set. The feed takes its end to be inclusive.
 func (d *deepPast) read(span cdr.Span, byInsertion bool) {
 	d.t.Helper()
 	if !d.seen.Covers(span) {
@@ -61,9 +61,13 @@ func (d *deepPast) read(span cdr.Span, byInsertion bool) {
 		w.AsOf = d.now
 	}
 	p, times := d.seen.Begin(w), NoReportTimes
-	for at := (span.StartInclusive - latest) / minute * minute; at < span.EndExclusive; at += minute {
+	for at := (span.StartInclusive - latest) / minute * minute; at <= span.EndExclusive; at += minute {
 		id, hash, inserted := d.record(at)
-		if byInsertion && !span.Contains(inserted) || !byInsertion && !span.Contains(at) || inserted > d.now {
+		selected := at
+		if byInsertion {
+			selected = inserted
+		}
+		if selected < span.StartInclusive || selected > span.EndExclusive || inserted > d.now {
 			continue
 		}
 		times.Add(int64(at) * 1000)
@@ -101,8 +105,8 @@ func TestJournalIndex(t *testing.T) {
 			d.now += 10 * minute
 			d.read(cdr.Span{StartInclusive: d.now - 11*minute, EndExclusive: d.now}, d.stream)
 			if d.random.IntN(3) == 0 {
-				back := cdr.Instant(d.random.IntN(int(d.now-day))) / 7 * 7
-				width := cdr.Instant(minute + d.random.IntN(6*3600))
+				back := cdr.Instant(d.random.IntN(int(d.now-day))) / minute * minute
+				width := cdr.Instant(1+d.random.IntN(360)) * minute
 				start := max(d.now-back-width, day)
 				d.read(cdr.Span{StartInclusive: start, EndExclusive: min(start+width, d.now)}, false)
 			}

@@ -54,6 +54,9 @@ type generation struct {
 const (
 	generationSeconds = 3600
 	noOffset          = math.MaxInt64
+	// edgeMargin is how far beyond its span a window may return records: a feed may take
+	// its end to be inclusive, so that the window behind it returns them again.
+	edgeMargin = time.Minute
 )
 
 // NewSeen returns an empty set. Whatever is adopted later lies at journalNext or
@@ -142,9 +145,9 @@ func (s *Seen) Begin(w Window) *Pending {
 }
 
 // Covers reports whether the set holds whatever a window over a span may return of
-// what is published already.
+// what is published already, at its very edges too.
 func (s *Seen) Covers(span cdr.Span) bool {
-	return span.StartInclusive >= s.reach || s.pinned.StartInclusive <= span.StartInclusive && span.EndExclusive <= s.pinned.EndExclusive
+	return span.StartInclusive.Add(-edgeMargin) >= s.reach || s.pinned.StartInclusive <= span.StartInclusive && span.EndExclusive <= s.pinned.EndExclusive
 }
 
 // Reach is where the set begins. Windows that begin earlier need a [JournalIndex].
@@ -403,7 +406,7 @@ func (s *Seen) EvictBefore(horizon cdr.Instant) {
 	dead := make([]bool, len(s.generations))
 	for number, g := range s.generations {
 		pending := slices.ContainsFunc(s.pendings, func(p *Pending) bool { return int(p.generation) == number })
-		pinned := !s.pinned.IsZero() && g.endExclusive > s.pinned.StartInclusive
+		pinned := !s.pinned.IsZero() && g.endExclusive.Add(edgeMargin) > s.pinned.StartInclusive
 		if g.live && !pinned && !pending && g.endExclusive <= s.reach {
 			dead[number] = true
 			delete(s.numbers, g.generationKey)

@@ -320,21 +320,28 @@ var mutants = []mutant{
 	{
 		name: "windows from before the set checked against what it has",
 		edits: []edit{
-			{"offsets/seen.go", "return span.StartInclusive >= s.reach || ", "return true || "},
+			{"offsets/seen.go", "return span.StartInclusive.Add(-edgeMargin) >= s.reach || ", "return true || "},
 		},
 		guard: daemon, run: "^TestBackfill$",
 	},
 	{
 		name: "loaded IDs forgotten under a window that needs them",
 		edits: []edit{
-			{"offsets/seen.go", "pinned := !s.pinned.IsZero() && g.endExclusive > s.pinned.StartInclusive", "pinned := false && !s.pinned.IsZero()"},
+			{"offsets/seen.go", "pinned := !s.pinned.IsZero() && g.endExclusive.Add(edgeMargin) > s.pinned.StartInclusive", "pinned := false && !s.pinned.IsZero()"},
 		},
 		guard: "./offsets", run: "^TestJournalIndex$",
 	},
 	{
 		name: "what the stream published looked for by its spans",
 		edits: []edit{
-			{"offsets/journalindex.go", "	if !c.ByInsertion {\n		return c.Span\n	}\n", "	if true {\n		return c.Span\n	}\n"},
+			{"offsets/journalindex.go", "	if !c.ByInsertion {\n", "	if true {\n"},
+		},
+		guard: "./offsets", run: "^TestJournalIndex$",
+	},
+	{
+		name: "a record at the edge of two windows looked for in one",
+		edits: []edit{
+			{"offsets/journalindex.go", "c.Span.EndExclusive.Add(edgeMargin)}", "c.Span.EndExclusive}"},
 		},
 		guard: "./offsets", run: "^TestJournalIndex$",
 	},
