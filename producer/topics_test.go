@@ -106,6 +106,8 @@ func createAll(t *testing.T, client *kafka.Client, wrong map[string]map[string]s
 	}
 }
 
+// alter waits until the setting is in force: the controller answers before the
+// brokers have heard of it.
 func alter(t *testing.T, client *kafka.Client, topic, key, value string) {
 	t.Helper()
 	resp, err := client.IncrementalAlterConfigs(t.Context(), &kafka.IncrementalAlterConfigsRequest{Resources: []kafka.IncrementalAlterConfigsRequestResource{{
@@ -118,6 +120,12 @@ func alter(t *testing.T, client *kafka.Client, topic, key, value string) {
 	if err != nil {
 		t.Fatalf("set %s=%s on %s: %v", key, value, topic, err)
 	}
+	kafkatest.Eventually(t, 10*time.Second, "a setting is in force", func() error {
+		if now := settingsOf(t, client, topic)[key]; now != value {
+			return fmt.Errorf("%s of %s is %q, want %q", key, topic, now, value)
+		}
+		return nil
+	})
 }
 
 // mend does what the commands of the problems say.
