@@ -155,16 +155,19 @@ func (r *renderer) alerts() {
 	}
 }
 
-// wrapped writes a longer text in as many lines as it needs: a remedy that is
-// cut off helps nobody.
-func (r *renderer) wrapped(indent, text string) {
-	line := indent
+// wrapped writes a longer text behind a head, in as many lines as it needs: a remedy
+// that is cut off helps nobody.
+func (r *renderer) wrapped(head, text string) {
+	line, indent := head, strings.Repeat(" ", lipgloss.Width(head))
+	empty := true
 	for word := range strings.FieldsSeq(text) {
-		if line != indent && lipgloss.Width(line)+1+lipgloss.Width(word) > r.width {
+		switch {
+		case empty:
+			empty = false
+		case lipgloss.Width(line)+1+lipgloss.Width(word) > r.width:
 			r.line(line)
 			line = indent
-		}
-		if line != indent {
+		default:
 			line += " "
 		}
 		line += word
@@ -234,7 +237,7 @@ func (r *renderer) plans() {
 	r.line()
 	r.line(r.muted.Render("PLAN"))
 	for _, row := range rows {
-		r.line(padRight(row[0], width), "  ", row[1])
+		r.wrapped(padRight(row[0], width)+"  ", row[1])
 	}
 }
 

@@ -41,6 +41,9 @@ func TestRender(t *testing.T) {
 						t.Errorf("width %d: no %q in\n%s", width, want, text)
 					}
 				}
+				if _, plan, found := strings.Cut(flat, "PLAN "); c.scenario == "jobs" && (!found || !strings.Contains(plan, joinNonEmpty(snapshot.Sources[0].plan(snapshot.At), " · "))) {
+					t.Errorf("width %d: a plan is cut:\n%s", width, text)
+				}
 				if strings.Contains(text, "\x1b") {
 					t.Errorf("width %d: escape sequences although the writer is no terminal", width)
 				}
