@@ -137,7 +137,8 @@ type JobState struct {
 	// Skipped is what the feed no longer answers for.
 	SkippedSeconds int64 `json:"skipped_seconds,omitempty"`
 
-	Findings *Findings `json:"findings,omitempty"` // of Verify
+	Findings  *Findings   `json:"findings,omitempty"`  // of Verify
+	Concluded *Conclusion `json:"concluded,omitempty"` // of one that goes on
 
 	BeganAt   time.Time `json:"began_at,omitzero"`
 	UpdatedAt time.Time `json:"updated_at"`
@@ -157,6 +158,57 @@ type Findings struct {
 	Foreign    int64 `json:"foreign"`    // records of the events topic that no event could be read from
 
 	Listed []Finding `json:"listed,omitempty"`
+}
+
+// Conclusion is how far a verification has come for good: whoever goes on with it
+// begins there.
+type Conclusion struct {
+	Until    cdr.Instant `json:"until"`    // of the span
+	Findings Findings    `json:"findings"` // before that, without their list,
+	Listed   int         `json:"listed"`   // which is the begin of the state's, so long
+}
+
+// Conclude returns what a state says of findings that are for good.
+func Conclude(until cdr.Instant, findings Findings) *Conclusion {
+	c := &Conclusion{Until: until, Findings: findings, Listed: len(findings.Listed)}
+	c.Findings.Listed = nil
+	return c
+}
+
+// Conclusion returns up to where a verification is done for good, and what stays of its
+// findings: those before that, and whatever was published for want of it, which will not
+// be found missing again.
+func (s *JobState) Conclusion() (until cdr.Instant, findings Findings) {
+	c := s.Concluded
+	if c == nil {
+		c = &Conclusion{Until: s.Job.Span.StartInclusive}
+	}
+	if s.Findings == nil {
+		return c.Until, c.Findings
+	}
+	findings = c.Findings
+	for i, listed := range s.Findings.Listed {
+		if i < c.Listed || s.Job.Repair && listed.What == "missing" {
+			findings.Listed = append(findings.Listed, listed)
+		}
+	}
+	repaired := s.Findings.Repaired - findings.Repaired
+	findings.Missing += repaired
+	findings.Repaired += repaired
+	return c.Until, findings
+}
+
+// Add adds what was found elsewhere, behind what is listed already.
+func (f *Findings) Add(more Findings) {
+	f.FeedRecords += more.FeedRecords
+	f.Events += more.Events
+	f.Missing += more.Missing
+	f.Unexpected += more.Unexpected
+	f.Doubled += more.Doubled
+	f.Different += more.Different
+	f.Repaired += more.Repaired
+	f.Foreign += more.Foreign
+	f.Listed = append(f.Listed, more.Listed[:min(len(more.Listed), MaxListed-len(f.Listed))]...)
 }
 
 // Finding is one record that is not as it should be.

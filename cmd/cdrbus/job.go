@@ -228,6 +228,13 @@ func followJob(cmd *cobra.Command, k *commandKafka, flags *jobFlags, id string, 
 	return showJob(cmd.OutOrStdout(), state, flags.output.json)
 }
 
+// sayUnread writes how much of its span a job found to be beyond the feed's reach.
+func sayUnread(w io.Writer, s offsets.JobState) {
+	if s.SkippedSeconds > 0 {
+		fmt.Fprintf(w, "%s of it could not be read: %s\n", time.Duration(s.SkippedSeconds)*time.Second, s.Message)
+	}
+}
+
 // showJob writes what came of a job. One that did not get to its end is an error.
 func showJob(w io.Writer, s offsets.JobState, asJSON bool) error {
 	if asJSON {
@@ -237,9 +244,7 @@ func showJob(w io.Writer, s offsets.JobState, asJSON bool) error {
 	} else if s.Phase == offsets.JobDone && s.Job.Kind == offsets.Backfill {
 		fmt.Fprintf(w, "%s of %s, %s: %d records in %d windows, %d published, %d known already, %d revised, %d dead letters\n",
 			s.Job.Kind, s.Job.Source, s.Job.Span, s.Items, s.Windows, s.Published, s.Known, s.Revised, s.DeadLetters)
-		if s.SkippedSeconds > 0 {
-			fmt.Fprintf(w, "%s of it could not be read: %s\n", time.Duration(s.SkippedSeconds)*time.Second, s.Message)
-		}
+		sayUnread(w, s)
 	} else if s.Phase == offsets.JobDone && s.Job.Kind == offsets.Mend {
 		fmt.Fprintf(w, "edit of %s: %s\n", s.Job.Source, s.Message)
 	}

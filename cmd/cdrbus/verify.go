@@ -71,6 +71,7 @@ func showFindings(w io.Writer, s offsets.JobState, asJSON bool) error {
 	if !asJSON {
 		fmt.Fprintf(w, "%s of %s: %d records in the feed, %d in the topic: %d missing, %d unexpected, %d doubled, %d different\n",
 			s.Job.Span, s.Job.Source, f.FeedRecords, f.Events, f.Missing, f.Unexpected, f.Doubled, f.Different)
+		sayUnread(w, s)
 		if f.Repaired > 0 {
 			fmt.Fprintf(w, "%d of those missing are published now\n", f.Repaired)
 		}

@@ -16,6 +16,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -63,6 +64,10 @@ type Options struct {
 	// MetadataTTL is that of [kafkaconn.Options].
 	MetadataTTL time.Duration
 
+	// VerifyEvents is how many events a verification keeps at once, unless one hour has
+	// more; 0: half a million.
+	VerifyEvents int
+
 	// LimitMemory lets the daemon set the process's memory limit by what it is
 	// configured to hold. Only for a process that does nothing else.
 	LimitMemory bool
@@ -89,6 +94,7 @@ type Daemon struct {
 	everCommitted atomic.Bool  // the settings and rights of this process suffice
 	seenBytes     atomic.Int64 // of all sets of published IDs
 	fingerprint   uint32       // of the event schema
+	verifyEvents  int          // see Options
 	shards        map[int][]*source
 
 	vaults map[string]*vault // by credential, of those whose tokens lie in Kafka
@@ -110,18 +116,19 @@ func (e *fatalError) Unwrap() error { return e.error }
 // files. Nothing has been published when it fails.
 func New(ctx context.Context, options Options) (*Daemon, error) {
 	d := &Daemon{
-		config:      options.Config,
-		log:         options.Log,
-		board:       options.Board,
-		until:       options.Until,
-		only:        options.Only,
-		finish:      finish{until: options.Until},
-		memory:      newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
-		fingerprint: schema.Fingerprint(),
-		budgets:     map[string]*poller.Budget{},
-		clocks:      newClocks(options.Log),
-		shards:      map[int][]*source{},
-		vaults:      map[string]*vault{},
+		config:       options.Config,
+		log:          options.Log,
+		board:        options.Board,
+		until:        options.Until,
+		only:         options.Only,
+		finish:       finish{until: options.Until},
+		memory:       newMemory(int64(options.Config.Memory.Budget), int64(options.Config.Memory.MaxWindowBytes)),
+		fingerprint:  schema.Fingerprint(),
+		verifyEvents: cmp.Or(options.VerifyEvents, verifyEvents),
+		budgets:      map[string]*poller.Budget{},
+		clocks:       newClocks(options.Log),
+		shards:       map[int][]*source{},
+		vaults:       map[string]*vault{},
 	}
 	var err error
 	if d.client, err = connect(options); err != nil {

@@ -45,8 +45,9 @@ func (l *lane) newErrand(ctx context.Context, s *source, state offsets.JobState)
 	e.plan.Policy, e.plan.Clock = s.plan.Policy, s.plan.Clock
 	e.plan.MaxWindowRecords = s.sweeps.MaxWindowRecords
 	if state.Job.Kind == offsets.Verify {
-		e.verify = l.daemon.newVerification(s, state.Job, time.Now())
-		e.ahead.Next, e.ahead.Findings = e.verify.span.StartInclusive, nil // what a former owner has seen is forgotten
+		e.verify = l.daemon.newVerification(s, &state, time.Now())
+		e.ahead.Next = e.verify.span.StartInclusive // what a former owner has not concluded is forgotten
+		e.tellFindings()
 		e.state = e.ahead
 	}
 	e.index = l.indexOf(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.end()})
@@ -75,6 +76,9 @@ func (e *errand) isReady(now time.Time) bool {
 		switch unfit := new(unfitError); {
 		case err == nil:
 			e.ready = true
+			if e.verify != nil {
+				e.verify.take()
+			}
 		case errors.As(err, unfit):
 			e.failed = err.Error()
 		default:
@@ -123,13 +127,23 @@ const whyReading = "what the topics hold of the job's span"
 
 // decide plans the next window of the job.
 func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
-	if !e.isReady(now) {
+	span := cdr.Span{StartInclusive: max(e.ahead.Next, e.plan.Oldest(now)), EndExclusive: e.end()}
+	if e.ahead.Next < span.EndExclusive && span.EndExclusive <= span.StartInclusive {
+		e.failed = e.source.beyondReach()
+	}
+	if e.verify != nil && e.ready && e.verify.wantsPart(span.StartInclusive) {
+		e.ready, e.prepareAt = false, now
+	}
+	if e.failed != "" || !e.isReady(now) {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
+	}
+	if e.verify != nil {
+		span = e.verify.windowsFrom(span.StartInclusive)
 	}
 	if pause := e.source.live().NotBefore; pause.After(e.plan.NotBefore) {
 		e.plan.NotBefore = pause
 	}
-	return e.plan.PlanSpan(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: e.end()}, e.purpose(), view, now)
+	return e.plan.PlanSpan(span, e.purpose(), view, now)
 }
 
 // handedOver goes on as if the window were committed, and returns the state that its
@@ -146,17 +160,10 @@ func (e *errand) handedOver(w *window) {
 	a.Phase = offsets.JobRunning
 	if a.Next >= e.end() {
 		a.Phase = offsets.JobDone
-		if e.verify != nil {
-			e.verify.conclude()
-		}
 	}
 	if e.verify != nil {
-		findings := e.verify.findings
-		findings.Repaired = int64(len(w.repaired))
-		if before := e.state.Findings; before != nil { // none of its windows is in flight
-			findings.Repaired += before.Repaired
-		}
-		a.Findings = &findings
+		e.tellFindings()
+		a.Findings.Repaired += int64(len(w.repaired))
 	}
 	a.Windows++
 	a.Pages += int64(w.outcome.Pages)
@@ -168,6 +175,12 @@ func (e *errand) handedOver(w *window) {
 	a.DeadLetters += w.facts.deadLetters
 	a.UpdatedAt = time.Now().UTC()
 	w.job = e.ahead
+}
+
+// tellFindings lets the state say what the verification has found.
+func (e *errand) tellFindings() {
+	findings, concluded := e.verify.result(e.ahead.Phase == offsets.JobDone)
+	e.ahead.Findings, e.ahead.Concluded = &findings, concluded
 }
 
 // begin looks for what a job asks. A job that cannot be done ends at once, with the
@@ -221,11 +234,15 @@ func (s *source) unfit(job offsets.Job, now time.Time) string {
 	case job.Kind != offsets.Backfill && job.Kind != offsets.Verify:
 		return fmt.Sprintf("this version does not know jobs of kind %s", job.Kind)
 	case job.Span.EndExclusive <= s.plan.Oldest(now):
-		return fmt.Sprintf("the feed answers %s back, and the span ends before that", s.plan.Lookback)
+		return s.beyondReach()
 	case job.Span.EndExclusive > published:
 		return fmt.Sprintf("the span ends after %s, where the source itself is: it will come there by itself", published)
 	}
 	return ""
+}
+
+func (s *source) beyondReach() string {
+	return fmt.Sprintf("the feed answers %s back, and the span ends before that", s.plan.Lookback)
 }
 
 // noteJob commits the state of a job by itself. Where that fails, the shard is lost, and
@@ -267,6 +284,13 @@ func (l *lane) endFailed(ctx context.Context) error {
 			if e.failed == "" {
 				continue
 			}
+			if _, err := l.settle(ctx); err != nil { // its window in flight still counts
+				return err
+			}
+			if e.state.Phase.Ended() {
+				continue
+			}
+			e.ahead = e.state
 			e.ahead.Phase, e.ahead.Message = offsets.JobFailed, e.failed
 			if err := l.shard.noteJob(ctx, &e.ahead); err != nil {
 				return err
@@ -350,7 +374,7 @@ const pinnedSpan = 24 * time.Hour
 // plans anew.
 func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (bool, error) {
 	if workOf(request.Purpose) == errands && s.errands[0].verify != nil {
-		if ok, err := l.caughtUp(ctx, s); !ok {
+		if ok, err := l.caughtUp(ctx, s, request.Span.StartInclusive); !ok {
 			return false, err
 		}
 	}
@@ -385,13 +409,16 @@ func (l *lane) covered(ctx context.Context, s *source, request poller.Request) (
 }
 
 // caughtUp lets a verification know what was published up to now, with nothing of the
-// lane in flight.
-func (l *lane) caughtUp(ctx context.Context, s *source) (bool, error) {
+// lane in flight, before a window that begins at an instant.
+func (l *lane) caughtUp(ctx context.Context, s *source, from cdr.Instant) (bool, error) {
 	if kept, err := l.settle(ctx); err != nil || !kept {
 		return false, err
 	}
 	e := s.errands[0]
-	if err := e.verify.catchUp(ctx); err != nil {
+	if from > e.ahead.Next {
+		e.verify.skip(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: from})
+	}
+	if err := e.verify.catchUp(ctx, from); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -410,11 +437,8 @@ func (l *lane) caughtUp(ctx context.Context, s *source) (bool, error) {
 
 // repaired takes in that a window of a verification is committed.
 func (e *errand) repaired(w *window) {
-	if e.verify == nil {
-		return
-	}
-	for id := range w.repaired {
-		e.verify.missing[id] = false
+	if e.verify != nil {
+		e.verify.repaired(w.repaired)
 	}
 }
 

@@ -1,9 +1,11 @@
 package daemon_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -365,6 +367,117 @@ func TestVerify(t *testing.T) {
 			t.Errorf("after the repair: %+v", f)
 		}
 	})
+}
+
+// TestVerifyInParts: a verification of more events than are kept at once finds the same,
+// and whoever goes on with it begins behind the parts that are concluded.
+func TestVerifyInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.PoisonShare = 0.003, 0.02
+			o.Answers.BoundaryRepeats, o.Answers.MaxFloor, o.Answers.MaxCeiling = 3, 1, 100
+		})
+		cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 6, pages_per_minute: 60}"))
+		random := rand.New(rand.NewPCG(3, 1))
+		w.runFor(cfg, 20*time.Minute)
+		span := cdr.Span{StartInclusive: w.start.Add(-5 * 24 * time.Hour), EndExclusive: w.position("acme").FeedPublished}
+		if filled, _ := w.finishJob(cfg, w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span}), random); filled.Phase != offsets.JobDone {
+			t.Fatalf("%+v", filled)
+		}
+		lost, doubled := w.spoilEvents(10, 7)
+		verify := func(repair bool) offsets.Findings {
+			id := w.ask(offsets.Job{Kind: offsets.Verify, Source: "acme", Span: span, Fields: true, Repair: repair})
+			if w.verifyEvents == 0 { // nothing is concluded before its end: a short life would be in vain
+				w.runFor(cfg, 3*time.Hour)
+			}
+			state, _ := w.finishJob(cfg, id, random)
+			if state.Phase != offsets.JobDone || state.Findings == nil {
+				t.Fatalf("%+v", state)
+			}
+			if w.verifyEvents > 0 {
+				w.demandConclusions(id)
+			}
+			slices.SortFunc(state.Findings.Listed, func(a, b offsets.Finding) int {
+				return cmp.Or(strings.Compare(a.What, b.What), strings.Compare(a.ReportID, b.ReportID))
+			})
+			return *state.Findings
+		}
+		whole := verify(false)
+		if whole.Missing != int64(len(lost)) || whole.Doubled != int64(len(doubled)) || whole.Unexpected+whole.Different > 0 || whole.Events < 500 {
+			t.Fatalf("in one part: %+v", whole)
+		}
+		w.verifyEvents = 100
+		if parts := verify(false); !reflect.DeepEqual(parts, whole) {
+			t.Errorf("in parts:    %+v\nin one part: %+v", parts, whole)
+		}
+		if repaired := verify(true); repaired.Missing != whole.Missing || repaired.Repaired != whole.Missing || len(repaired.Listed) != len(whole.Listed) {
+			t.Errorf("with repair: %+v, in one part without: %+v", repaired, whole)
+		}
+		if after := verify(false); after.Missing != 0 || after.Doubled != whole.Doubled || after.Unexpected != 0 || after.FeedRecords != whole.FeedRecords {
+			t.Errorf("after the repair: %+v, before: %+v", after, whole)
+		}
+	})
+}
+
+// TestVerifyWhileSweepsPublish: what sweeps publish while a verification goes on is neither
+// missing, nor published twice, nor unexpected.
+func TestVerifyWhileSweepsPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.LateShare, o.Records.LateMax = 0.05, 0.5, 2*time.Hour
+			o.Answers.MaxFloor, o.Answers.MaxCeiling = 1, 5
+		})
+		cfg := w.config("", w.source("acme", "sweeps: [{every: 5m, back: 3h}]", "limits: {initial_per_minute: 4, pages_per_minute: 20}"))
+		w.runFor(cfg, 30*time.Minute)
+		var swept int64
+		for range 6 {
+			span := cdr.Span{StartInclusive: w.start, EndExclusive: w.position("acme").FeedPublished}
+			id := w.ask(offsets.Job{Kind: offsets.Verify, Source: "acme", Span: span, Repair: true})
+			before := len(w.topic(eventsTopic, w.events))
+			w.runFor(cfg, 40*time.Minute)
+			state := w.jobState(id)
+			if state.Phase != offsets.JobDone || state.Findings == nil {
+				t.Fatalf("%+v", state)
+			}
+			if state.Findings.Unexpected+state.Findings.Doubled > 0 {
+				t.Errorf("%+v", *state.Findings)
+			}
+			swept += int64(len(w.topic(eventsTopic, w.events))-before) - state.Findings.Repaired
+			t.Logf("took %s: %+v", state.UpdatedAt.Sub(state.BeganAt), *state.Findings)
+		}
+		w.demandNothingTwice()
+		t.Logf("%d published besides", swept)
+	})
+}
+
+// demandConclusions: what a verification has concluded stays so, and its next owner begins
+// there, but for the margin.
+func (w *world) demandConclusions(id string) {
+	w.t.Helper()
+	const margin = 4 * time.Hour
+	var before offsets.JobState
+	conclusions, resumed := map[cdr.Instant]bool{}, 0
+	for _, r := range w.topic(offsetsTopic, w.shards) {
+		if of, ok := offsets.JobOf(r.Key); !ok || of != id {
+			continue
+		}
+		state, err := offsets.DecodeJobState(r.Value)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if c := state.Concluded; c != nil {
+			conclusions[c.Until] = true
+		}
+		if until, _ := before.Conclusion(); state.Next < before.Next {
+			if resumed++; state.Next < until.Add(-margin) {
+				w.t.Errorf("a verification concluded until %s goes on at %s", until, state.Next)
+			}
+		}
+		before = state
+	}
+	if len(conclusions) < 3 || resumed == 0 {
+		w.t.Errorf("%d conclusions, gone on with %d times: that proves little", len(conclusions), resumed)
+	}
 }
 
 // TestVerifyBehindAnOpenTransaction: what the lane itself has published may be hidden from

@@ -149,14 +149,20 @@ type holding struct {
 func (m *memory) newHolding() *holding { return &holding{memory: m} }
 
 // set tells how much it is now.
-func (h *holding) set(bytes int64) {
+func (h *holding) set(bytes int64) { h.change(func(int64) int64 { return bytes }) }
+
+// add tells how much it has become more.
+func (h *holding) add(bytes int64) { h.change(func(before int64) int64 { return before + bytes }) }
+
+func (h *holding) change(to func(before int64) int64) {
 	h.memory.mu.Lock()
 	defer h.memory.mu.Unlock()
 	if h.ended {
 		return
 	}
-	h.memory.kept += bytes - h.bytes
-	h.bytes = bytes
+	now := to(h.bytes)
+	h.memory.kept += now - h.bytes
+	h.bytes = now
 	h.memory.limitProcess()
 }
 

@@ -138,9 +138,11 @@ func TestOneJobIsPreparedAtATime(t *testing.T) {
 		t.Errorf("prepared are %v", prepared)
 	}
 	m := newMemory(1<<20, 1<<20)
-	s.errands[0].verify = &verification{held: m.newHolding()}
-	s.errands[0].verify.table.add(topicEntry{})
-	s.errands[0].verify.reportMemory()
+	v := &verification{held: m.newHolding()}
+	v.parts = []*part{v.newPart(cdr.Span{})}
+	v.parts[0].table.add(topicEntry{})
+	v.reportMemory()
+	s.errands[0].verify = v
 	if m.kept == 0 {
 		t.Error("what a verification keeps is not counted")
 	}

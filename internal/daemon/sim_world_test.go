@@ -119,6 +119,7 @@ func newSimulation(t *testing.T, s scenario) *simulation {
 	t.Helper()
 	sim := &simulation{scenario: s, brokers: newStrictBrokers(s), chaos: chaosOf(s), living: map[string]bool{}, tally: newTally(), topics: newTopicLog(), began: time.Now()}
 	sim.world = newWorldWith(t, embedded.Options{Brokers: s.nodes}, func(o *simulator.Options) { tuneFeed(t, o, s) })
+	sim.world.verifyEvents = 3 // so that a verification goes in parts
 	sim.start = cdr.InstantOf(time.Now().Add(-simHistory))
 	sim.until = cdr.InstantOf(time.Now().Add(-simYoungest))
 	sim.net = faultnet.New(faultnet.Options{Dial: sim.network.DialContext, Decide: sim.decide, Deliver: sim.brokers.deliver})

@@ -17,6 +17,7 @@ type topicTable struct {
 	buckets [256][]topicEntry // by the first byte of the ID, so that none grows by much
 	later   map[cdr.ReportID]*topicEntry
 	sorted  bool
+	n       int // added before it was sorted
 }
 
 type topicEntry struct {
@@ -34,6 +35,7 @@ func (t *topicTable) add(e topicEntry) {
 	if !t.sorted {
 		b := &t.buckets[e.id[0]]
 		*b = append(*b, e)
+		t.n++
 		return
 	}
 	if known := t.find(e.id); known != nil {
@@ -86,7 +88,7 @@ func (t *topicTable) find(id cdr.ReportID) *topicEntry {
 	return t.later[id]
 }
 
-// all yields every entry.
+// all yields every entry that it was sorted with.
 func (t *topicTable) all() iter.Seq[*topicEntry] {
 	return func(yield func(*topicEntry) bool) {
 		for _, bucket := range t.buckets {
@@ -94,11 +96,6 @@ func (t *topicTable) all() iter.Seq[*topicEntry] {
 				if !yield(&bucket[i]) {
 					return
 				}
-			}
-		}
-		for _, e := range t.later {
-			if !yield(e) {
-				return
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 // for, not the topic.
 func TestVerificationWants(t *testing.T) {
 	start := cdr.InstantOf(time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC))
-	v := &verification{source: "acme", job: offsets.Job{Span: cdr.Span{StartInclusive: start, EndExclusive: start.Add(time.Hour)}}}
+	v := &verification{source: "acme"}
+	span := cdr.Span{StartInclusive: start, EndExclusive: start.Add(time.Hour)}
 	at := func(d time.Duration) int64 { return start.Add(d).Time().UnixMilli() }
 	for _, c := range []struct {
 		name  string
@@ -31,8 +33,77 @@ func TestVerificationWants(t *testing.T) {
 		{"without headers, behind", eventlog.Event{ReportTimeMillis: at(2 * time.Hour)}, true},
 		{"without headers, far behind", eventlog.Event{ReportTimeMillis: at(26 * time.Hour)}, false},
 	} {
-		if got := v.wants(&c.event); got != c.want {
+		if got := v.wants(span, &c.event); got != c.want {
 			t.Errorf("an event %s: wanted %t, want %t", c.name, got, c.want)
 		}
+	}
+}
+
+// TestDivide: no part has more events than asked for, unless one hour has, and the parts
+// are the span.
+func TestDivide(t *testing.T) {
+	start := cdr.InstantOf(time.Date(2026, 11, 22, 0, 30, 0, 0, time.UTC))
+	for _, c := range []struct {
+		events []int64
+		want   []int // hours of each part
+	}{
+		{nil, []int{0}},
+		{[]int64{10, 0, 0}, []int{3}},
+		{[]int64{4, 4, 4, 4}, []int{2, 2}},
+		{[]int64{0, 11, 25, 0, 10}, []int{2, 2, 1}},
+		{[]int64{10, 1, 10}, []int{1, 1, 1}},
+	} {
+		span := cdr.Span{StartInclusive: start, EndExclusive: start.Add(time.Duration(len(c.events)) * time.Hour)}
+		at := start
+		var got []int
+		for _, part := range divide(span, c.events, 10) {
+			if part.StartInclusive != at {
+				t.Errorf("%v: a part begins at %s, the one before it ends at %s", c.events, part.StartInclusive, at)
+			}
+			at = part.EndExclusive
+			got = append(got, int(part.Duration()/time.Hour))
+		}
+		if !slices.Equal(got, c.want) || at != span.EndExclusive {
+			t.Errorf("%v is divided into %v hours, want %v", c.events, got, c.want)
+		}
+	}
+}
+
+// TestVerificationConcludes: unexpected is what the topic had of a part and the feed did
+// not return, but neither what was published since, nor what the feed no longer answers
+// for.
+func TestVerificationConcludes(t *testing.T) {
+	start := cdr.InstantOf(time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC))
+	span := cdr.Span{StartInclusive: start, EndExclusive: start.Add(48 * time.Hour)}
+	event := func(id byte, after time.Duration) *eventlog.Event {
+		return &eventlog.Event{ReportID: cdr.ReportID{id}, Source: "acme", ReportTimeMillis: start.Add(after).Time().UnixMilli(), Offset: int64(id)}
+	}
+	conclude := func(skipped cdr.Span) offsets.Findings {
+		v := &verification{source: "acme", job: offsets.Job{Span: span}, held: newMemory(1<<20, 1<<20).newHolding(), until: start, missing: map[cdr.ReportID]lack{}}
+		p := v.newPart(span)
+		v.offer(p, event(1, 6*time.Hour))
+		v.offer(p, event(2, 30*time.Hour))
+		v.deliver(p)
+		v.take()
+		v.offer(p, event(3, 31*time.Hour)) // published since
+		if !skipped.IsZero() {
+			v.skip(skipped)
+		}
+		v.conclude(span.EndExclusive.Add(verifyMargin - time.Second))
+		if v.until != start || len(v.parts) != 1 {
+			t.Errorf("concluded until %s, before the feed is read beyond it", v.until)
+		}
+		v.conclude(span.EndExclusive.Add(verifyMargin))
+		if v.until != span.EndExclusive || len(v.parts) != 0 || v.held.bytes != 0 {
+			t.Errorf("concluded until %s, %d parts and %d bytes are kept", v.until, len(v.parts), v.held.bytes)
+		}
+		all, _ := v.result(true)
+		return all
+	}
+	if f := conclude(cdr.Span{}); f.Events != 2 || f.Unexpected != 2 || len(f.Listed) != 2 {
+		t.Errorf("%+v, want two unexpected", f)
+	}
+	if f := conclude(cdr.Span{StartInclusive: start, EndExclusive: start.Add(12 * time.Hour)}); f.Unexpected != 1 || f.Listed[0].At != "0:2" {
+		t.Errorf("with a span that the feed does not answer for: %+v, want one unexpected", f)
 	}
 }

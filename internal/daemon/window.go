@@ -123,7 +123,7 @@ func (w *window) add(item *schema.Item) error {
 		w.facts.org = string(item.OrgUUID)
 	}
 	seen := w.pending.Check(item.ID, item.Hash)
-	if w.verify != nil && w.verify.lacks(item) && !w.repaired[item.ID] {
+	if w.verify != nil && w.verify.lacks(item, w.request.Span.StartInclusive) && !w.repaired[item.ID] {
 		w.repaired[item.ID] = true
 		if seen == offsets.Known {
 			seen = offsets.New

@@ -46,6 +46,7 @@ type world struct {
 
 	dialKafka, dialFeed daemon.DialFunc // of daemons; tests set faulty ones
 	metadataTTL         time.Duration   // of daemons: no leader moves
+	verifyEvents        int             // of daemons, in a part of a verification
 }
 
 // scope is what a source gets of an organization.
@@ -158,7 +159,7 @@ func (w *world) run(ctx context.Context, cfg *config.Config, until cdr.Instant) 
 	board := status.New(status.Build{Version: "test"}, status.Options{})
 	d, err := daemon.New(ctx, daemon.Options{
 		Config: cfg, Log: w.log, Board: board, Version: "test", Until: until,
-		DialKafka: w.dialKafka, DialFeed: w.dialFeed, MetadataTTL: w.metadataTTL,
+		DialKafka: w.dialKafka, DialFeed: w.dialFeed, MetadataTTL: w.metadataTTL, VerifyEvents: w.verifyEvents,
 	})
 	if err != nil {
 		return board, err

@@ -391,16 +391,37 @@ var mutants = []mutant{
 	{
 		name: "a repair publishes what the topic has",
 		edits: []edit{
-			{"internal/daemon/window.go", "w.verify.lacks(item) && !w.repaired[item.ID]", "(w.verify.lacks(item) || true) && !w.repaired[item.ID]"},
+			{"internal/daemon/window.go", "w.verify.lacks(item, w.request.Span.StartInclusive) && !w.repaired[item.ID]", "(w.verify.lacks(item, w.request.Span.StartInclusive) || true) && !w.repaired[item.ID]"},
 		},
 		guard: daemon, run: simulation, flags: seeds,
 	},
 	{
+		name: "a part of a verification concluded before the feed is read beyond it",
+		edits: []edit{
+			{"internal/daemon/verify.go", "v.parts[0].span.EndExclusive.Add(verifyMargin) <= next", "v.parts[0].span.EndExclusive <= next"},
+		},
+		guard: daemon, run: "^TestVerificationConcludes$",
+	},
+	{
+		name: "what was published during a verification taken for unexpected",
+		edits: []edit{
+			{"internal/daemon/topictable.go", "t.later[e.id] = &e", "t.buckets[e.id[0]] = append(t.buckets[e.id[0]], e)"},
+		},
+		guard: daemon, run: "^TestVerificationConcludes$",
+	},
+	{
+		name: "a verification goes on without what it had found",
+		edits: []edit{
+			{"offsets/job.go", "	return c.Until, findings\n", "	return c.Until, Findings{}\n"},
+		},
+		guard: daemon, run: "^TestVerifyInParts$",
+	},
+	{
 		name: "the topic not read again before each window of a verification",
 		edits: []edit{
-			{"internal/daemon/errand.go", "if err := e.verify.catchUp(ctx); err != nil {", "if err := error(nil); err != nil {"},
+			{"internal/daemon/errand.go", "if err := e.verify.catchUp(ctx, from); err != nil {", "if err := error(nil); err != nil {"},
 		},
-		guard: daemon, run: simulation, flags: seeds,
+		guard: daemon, run: "^TestVerifyWhileSweepsPublish$",
 	},
 	{
 		name: "what lies behind an open transaction taken for missing",
