@@ -420,7 +420,8 @@ func TestVerifyInParts(t *testing.T) {
 }
 
 // TestVerifyWhileSweepsPublish: what sweeps publish while a verification goes on is neither
-// missing, nor published twice, nor unexpected.
+// missing, nor published twice, nor unexpected. What a repair publishes again counts as
+// returned, so that its windows are proven.
 func TestVerifyWhileSweepsPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newUnlimitedWorld(t, func(o *simulator.Options) {
@@ -429,6 +430,7 @@ func TestVerifyWhileSweepsPublish(t *testing.T) {
 		})
 		cfg := w.config("", w.source("acme", "sweeps: [{every: 5m, back: 3h}]", "limits: {initial_per_minute: 4, pages_per_minute: 20}"))
 		w.runFor(cfg, 30*time.Minute)
+		w.spoilEvents(5, 0)
 		var swept int64
 		for range 6 {
 			span := cdr.Span{StartInclusive: w.start, EndExclusive: w.position("acme").FeedPublished}
@@ -446,6 +448,11 @@ func TestVerifyWhileSweepsPublish(t *testing.T) {
 			t.Logf("took %s: %+v", state.UpdatedAt.Sub(state.BeganAt), *state.Findings)
 		}
 		w.demandNothingTwice()
+		for _, r := range w.receipts("acme") {
+			if r.Purpose == cdr.Repair && !r.Proven() {
+				t.Errorf("window %d of the repair, %s, is unproven: %s", r.Counter, r.Asked, r.Unproven)
+			}
+		}
 		t.Logf("%d published besides", swept)
 	})
 }

@@ -126,6 +126,7 @@ func (w *window) add(item *schema.Item) error {
 	if w.verify != nil && w.verify.lacks(item, w.request.Span.StartInclusive) && !w.repaired[item.ID] {
 		w.repaired[item.ID] = true
 		if seen == offsets.Known {
+			w.known = append(w.known, item.ID)
 			seen = offsets.New
 		}
 	}

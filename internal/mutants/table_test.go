@@ -396,6 +396,13 @@ var mutants = []mutant{
 		guard: daemon, run: simulation, flags: seeds,
 	},
 	{
+		name: "what a repair publishes again not counted as returned",
+		edits: []edit{
+			{"internal/daemon/window.go", "			w.known = append(w.known, item.ID)\n			seen", "			seen"},
+		},
+		guard: daemon, run: "^TestVerifyWhileSweepsPublish$",
+	},
+	{
 		name: "a part of a verification concluded before the feed is read beyond it",
 		edits: []edit{
 			{"internal/daemon/verify.go", "v.parts[0].span.EndExclusive.Add(verifyMargin) <= next", "v.parts[0].span.EndExclusive <= next"},
