@@ -166,25 +166,27 @@ type Conclusion struct {
 	Until    cdr.Instant `json:"until"`    // of the span
 	Findings Findings    `json:"findings"` // before that, without their list,
 	Listed   int         `json:"listed"`   // which is the begin of the state's, so long
+	// SkippedSeconds is what the feed no longer answered for, before that.
+	SkippedSeconds int64 `json:"skipped_seconds,omitempty"`
 }
 
 // Conclude returns what a state says of findings that are for good.
-func Conclude(until cdr.Instant, findings Findings) *Conclusion {
-	c := &Conclusion{Until: until, Findings: findings, Listed: len(findings.Listed)}
+func Conclude(until cdr.Instant, findings Findings, skippedSeconds int64) *Conclusion {
+	c := &Conclusion{Until: until, Findings: findings, Listed: len(findings.Listed), SkippedSeconds: skippedSeconds}
 	c.Findings.Listed = nil
 	return c
 }
 
 // Conclusion returns up to where a verification is done for good, and what stays of its
 // findings: those before that, and whatever was published for want of it, which will not
-// be found missing again.
-func (s *JobState) Conclusion() (until cdr.Instant, findings Findings) {
+// be found missing again; and how much of the span before that was skipped.
+func (s *JobState) Conclusion() (until cdr.Instant, findings Findings, skippedSeconds int64) {
 	c := s.Concluded
 	if c == nil {
 		c = &Conclusion{Until: s.Job.Span.StartInclusive}
 	}
 	if s.Findings == nil {
-		return c.Until, c.Findings
+		return c.Until, c.Findings, c.SkippedSeconds
 	}
 	findings = c.Findings
 	for i, listed := range s.Findings.Listed {
@@ -195,7 +197,7 @@ func (s *JobState) Conclusion() (until cdr.Instant, findings Findings) {
 	repaired := s.Findings.Repaired - findings.Repaired
 	findings.Missing += repaired
 	findings.Repaired += repaired
-	return c.Until, findings
+	return c.Until, findings, c.SkippedSeconds
 }
 
 // Add adds what was found elsewhere, behind what is listed already.

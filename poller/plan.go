@@ -146,7 +146,7 @@ func Plan(s State, b BudgetView, now time.Time) Decision {
 	if s.NotBefore.After(now) {
 		return wait(s.NotBefore, WhyBackoff)
 	}
-	if s.stuckAt(s.Published) {
+	if s.StuckAt(s.Published) {
 		return Decision{Gap: &cdr.Span{StartInclusive: s.Published, EndExclusive: s.Published.Add(time.Second)}}
 	}
 	youngest := s.youngestEnd(now)
@@ -207,7 +207,9 @@ func (s *State) spanLimit() time.Duration {
 	return max(limit.Truncate(time.Second), s.MinSpan)
 }
 
-func (s *State) stuckAt(at cdr.Instant) bool {
+// StuckAt reports whether the second that begins at an instant is stepped over, for a
+// page of it leads to itself whatever is tried.
+func (s *State) StuckAt(at cdr.Instant) bool {
 	return s.Stuck.Strikes >= strikesToSkip && s.Stuck.At == at
 }
 

@@ -32,7 +32,7 @@ func (s *State) Oldest(now time.Time) cdr.Instant { return s.oldestStart(now) }
 // of it can be asked for. Such a window moves no watermark of the live edge.
 func (s *State) requestWithin(span cdr.Span, purpose cdr.Purpose, now time.Time) *Request {
 	start := max(span.StartInclusive, s.oldestStart(now))
-	if s.stuckAt(start) {
+	if s.StuckAt(start) {
 		start = start.Add(time.Second) // the live edge tells of the gap
 	}
 	end := min(span.EndExclusive, s.youngestEnd(now), start.Add(s.spanLimit()))

@@ -128,22 +128,48 @@ const whyReading = "what the topics hold of the job's span"
 // decide plans the next window of the job.
 func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	span := cdr.Span{StartInclusive: max(e.ahead.Next, e.plan.Oldest(now)), EndExclusive: e.end()}
-	if e.ahead.Next < span.EndExclusive && span.EndExclusive <= span.StartInclusive {
-		e.failed = e.source.beyondReach()
+	if e.beyondReach(now) || e.givesUp(now) && e.source.plan.Stale(now) {
+		return poller.Decision{Wait: &poller.Wait{Until: now.Add(10 * time.Second), Why: "what the clock of the feed says"}}
 	}
 	if e.verify != nil && e.ready && e.verify.wantsPart(span.StartInclusive) {
 		e.ready, e.prepareAt = false, now
+		if e.givesUp(now) && e.ahead.Next == e.state.Next { // nothing is in flight
+			e.verify.skip(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: span.StartInclusive})
+			e.verify.conclude(span.StartInclusive)
+		}
 	}
-	if e.failed != "" || !e.isReady(now) {
+	if !e.isReady(now) {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
 	}
+	next := span.StartInclusive
+	if e.plan.StuckAt(next) {
+		next++ // it steps over this second
+	}
+	if span.StartInclusive < e.end() && next >= e.end() {
+		e.failed = fmt.Sprintf("the feed does not get beyond a page of %s, the last second of the span", span.StartInclusive)
+		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: e.failed}}
+	}
 	if e.verify != nil {
-		span = e.verify.windowsFrom(span.StartInclusive)
+		span.EndExclusive = e.verify.windowEnd(next)
 	}
 	if pause := e.source.live().NotBefore; pause.After(e.plan.NotBefore) {
 		e.plan.NotBefore = pause
 	}
 	return e.plan.PlanSpan(span, e.purpose(), view, now)
+}
+
+// givesUp reports whether the feed no longer answers for what comes next.
+func (e *errand) givesUp(now time.Time) bool {
+	return e.ahead.Next < e.end() && e.ahead.Next < e.plan.Oldest(now)
+}
+
+// beyondReach reports whether the feed no longer answers for what is left of the job.
+func (e *errand) beyondReach(now time.Time) bool {
+	end := e.end()
+	if e.verify != nil && e.ahead.Next <= e.verify.begunAt {
+		end = e.state.Job.Span.EndExclusive // what lies behind it was not asked for
+	}
+	return e.givesUp(now) && end <= e.plan.Oldest(now)
 }
 
 // handedOver goes on as if the window were committed, and returns the state that its
@@ -153,7 +179,9 @@ func (e *errand) handedOver(w *window) {
 	e.source.setClock(e.plan.Clock)
 	a := &e.ahead
 	if skipped := w.request.Span.StartInclusive - a.Next; skipped > 0 {
-		a.SkippedSeconds += int64(skipped)
+		if e.verify == nil {
+			a.SkippedSeconds += int64(skipped)
+		}
 		a.Message = fmt.Sprintf("the feed no longer answers for what lies before %s", w.request.Span.StartInclusive)
 	}
 	a.Next = w.request.Span.EndExclusive
@@ -181,6 +209,7 @@ func (e *errand) handedOver(w *window) {
 func (e *errand) tellFindings() {
 	findings, concluded := e.verify.result(e.ahead.Phase == offsets.JobDone)
 	e.ahead.Findings, e.ahead.Concluded = &findings, concluded
+	e.ahead.SkippedSeconds = e.verify.skippedSeconds(e.state.Job.Span.EndExclusive)
 }
 
 // begin looks for what a job asks. A job that cannot be done ends at once, with the
@@ -233,7 +262,7 @@ func (s *source) unfit(job offsets.Job, now time.Time) string {
 		return fmt.Sprintf("source %s waits for a person itself (%s): see cdrbus status", s.name, s.halt)
 	case job.Kind != offsets.Backfill && job.Kind != offsets.Verify:
 		return fmt.Sprintf("this version does not know jobs of kind %s", job.Kind)
-	case job.Span.EndExclusive <= s.plan.Oldest(now):
+	case job.Span.EndExclusive <= s.plan.Oldest(now) && !s.plan.Stale(now): // else it is found out
 		return s.beyondReach()
 	case job.Span.EndExclusive > published:
 		return fmt.Sprintf("the span ends after %s, where the source itself is: it will come there by itself", published)
@@ -277,10 +306,44 @@ func (s *source) errandOf(id string) *errand {
 	return nil
 }
 
-// endFailed ends the jobs that cannot be done after all.
+// compareClockFor makes sure that the clock is right which says that the feed does not
+// answer for what comes next of a job. Where the feed cannot be asked, the job waits, and
+// says so.
+func (l *lane) compareClockFor(ctx context.Context, e *errand, now time.Time) error {
+	s := e.source
+	if !s.plan.Stale(now) {
+		return nil
+	}
+	err := s.compareClock(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil || e.ahead.Message == err.Error() || e.ahead.Next != e.state.Next: // a window in flight has a state of its own
+		return nil
+	}
+	l.daemon.board.Failed(s.name, err)
+	l.log.Warn("a job waits until the feed tells its time", zap.String("job", e.state.Job.ID), zap.String("source", string(s.name)), zap.Error(err))
+	e.ahead.Message = err.Error()
+	if err := l.shard.noteJob(ctx, &e.ahead); err != nil {
+		return err
+	}
+	e.state = e.ahead
+	return nil
+}
+
+// endFailed ends the jobs that cannot be done after all. Where the feed seems to answer
+// no longer for what comes next of one, it makes sure that the clock is right.
 func (l *lane) endFailed(ctx context.Context) error {
 	for _, s := range l.sources {
-		for _, e := range s.errands {
+		for i, e := range s.errands {
+			if now := time.Now(); i == 0 && e.failed == "" && e.givesUp(now) && !s.halted() {
+				if err := l.compareClockFor(ctx, e, now); err != nil {
+					return err
+				}
+				if e.beyondReach(now) && !s.plan.Stale(now) {
+					e.failed = s.beyondReach()
+				}
+			}
 			if e.failed == "" {
 				continue
 			}

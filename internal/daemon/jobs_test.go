@@ -457,6 +457,24 @@ func TestVerifyWhileSweepsPublish(t *testing.T) {
 	})
 }
 
+// TestJobsBeyondReach: of a span that the feed has forgotten nothing is verified, and
+// nothing filled; who asks is told.
+func TestJobsBeyondReach(t *testing.T) {
+	for _, kind := range []offsets.JobKind{offsets.Verify, offsets.Backfill} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newUnlimitedWorld(t, func(o *simulator.Options) { o.Records.Rate = 0.001 })
+			cfg := w.config("", w.source("acme", "lookback: 48h"))
+			w.runFor(cfg, 10*time.Minute)
+			end := cdr.InstantOf(time.Now().Add(-50 * time.Hour))
+			id := w.ask(offsets.Job{Kind: kind, Source: "acme", Span: cdr.Span{StartInclusive: end.Add(-10 * time.Hour), EndExclusive: end}})
+			w.runFor(cfg, 10*time.Minute)
+			if state := w.jobState(id); state.Phase != offsets.JobFailed || !strings.Contains(state.Message, "the feed answers 48h") {
+				t.Errorf("%s ends so: %+v", kind, state)
+			}
+		})
+	}
+}
+
 // demandConclusions: what a verification has concluded stays so, and its next owner begins
 // there, but for the margin.
 func (w *world) demandConclusions(id string) {
@@ -475,7 +493,7 @@ func (w *world) demandConclusions(id string) {
 		if c := state.Concluded; c != nil {
 			conclusions[c.Until] = true
 		}
-		if until, _ := before.Conclusion(); state.Next < before.Next {
+		if until, _, _ := before.Conclusion(); state.Next < before.Next {
 			if resumed++; state.Next < until.Add(-margin) {
 				w.t.Errorf("a verification concluded until %s goes on at %s", until, state.Next)
 			}

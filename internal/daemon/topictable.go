@@ -23,11 +23,11 @@ type topicTable struct {
 type topicEntry struct {
 	id            cdr.ReportID
 	hash          uint64
-	offset        int64 // of the last event
-	partition     uint16
+	offset        int64  // of the last event
 	reportSeconds uint32 // since 1970; 0: none
-	comparable    bool   // hash compares with what the feed returns
-	seen          bool   // the feed returned it
+	partition     uint16
+	comparable    bool // hash compares with what the feed returns
+	seen          bool // the feed returned it
 }
 
 // add takes in an event. Events of one ID come in the order of the log.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,10 @@ type verification struct {
 
 	missing map[cdr.ReportID]lack // as far as the feed may return it again
 	pruneAt int                   // so many
-	skipped cdr.Span              // the feed no longer answers for all of this
+
+	skips     []cdr.Span // what the feed no longer answers for
+	begunAt   cdr.Instant
+	skippedBy int64 // seconds of the job's span before that, by former owners
 }
 
 // part is what the events topic has of the source of a span of report times.
@@ -87,6 +91,9 @@ const (
 	// verifyEvents is how many events a part has at most, in 40 bytes each, unless one
 	// hour has more.
 	verifyEvents = 1 << 19
+	// verifySpan is how long a part is at most: as much is done again by whoever goes on
+	// with the job.
+	verifySpan = 7 * 24 * time.Hour
 )
 
 func (d *Daemon) newVerification(s *source, state *offsets.JobState, now time.Time) *verification {
@@ -96,10 +103,15 @@ func (d *Daemon) newVerification(s *source, state *offsets.JobState, now time.Ti
 		byID: d.schemaByID, reader: d.reader, limit: d.verifyEvents, held: d.memory.newHolding(),
 		dead: map[string]bool{}, missing: map[cdr.ReportID]lack{},
 	}
-	v.until, v.before = state.Conclusion()
+	v.until, v.before, v.skippedBy = state.Conclusion()
+	v.begunAt = v.until
+	margin, oldest := v.until.Add(-verifyMargin), s.plan.Oldest(now).Add(time.Minute)
 	v.span = cdr.Span{
-		StartInclusive: min(v.until, max(v.until.Add(-verifyMargin), s.plan.Oldest(now).Add(time.Minute), s.position.Start)),
+		StartInclusive: min(v.until, max(margin, oldest, s.position.Start)),
 		EndExclusive:   max(job.Span.EndExclusive, min(job.Span.EndExclusive.Add(verifyMargin), s.position.FeedPublished)),
+	}
+	if oldest > margin {
+		v.skip(cdr.Span{StartInclusive: margin, EndExclusive: v.span.StartInclusive})
 	}
 	return v
 }
@@ -125,11 +137,12 @@ func (v *verification) load(ctx context.Context) error {
 		}
 	}
 	p := v.newPart(v.unloaded[0])
-	_, err := v.scan(ctx, eventlog.AtTime(committedSince(p.span.StartInclusive)), func(e *eventlog.Event) { v.offer(p, e) })
+	ends, err := v.scan(ctx, eventlog.AtTime(committedSince(p.span.StartInclusive)), func(e *eventlog.Event) { v.offer(p, e) })
 	if err != nil {
 		p.drop()
 		return err
 	}
+	v.next = v.next.Earlier(ends.Next()) // a new leader may answer for less
 	v.unloaded = v.unloaded[1:]
 	v.deliver(p)
 	return nil
@@ -148,7 +161,7 @@ func (v *verification) survey(ctx context.Context) error {
 		if whole == nil {
 			return
 		}
-		if v.offer(whole, e); whole.table.n > v.limit {
+		if v.offer(whole, e); whole.table.n > v.limit*whole.worth() {
 			whole.drop()
 			whole = nil
 		}
@@ -160,6 +173,10 @@ func (v *verification) survey(ctx context.Context) error {
 		return err
 	}
 	v.next, v.foreign, v.surveyed = ends.Next(), ends.Skipped(), true
+	if whole != nil && whole.worth() == 1 && left.Duration() > verifySpan {
+		whole.drop()
+		whole = nil
+	}
 	if whole != nil {
 		v.deliver(whole)
 	} else {
@@ -168,13 +185,22 @@ func (v *verification) survey(ctx context.Context) error {
 	return nil
 }
 
+// worth is how many parts may be one. Of events without headers each would hold those of
+// two more days.
+func (p *part) worth() int {
+	if p.unheaded > 0 {
+		return 8
+	}
+	return 1
+}
+
 // divide cuts a span at full hours from its begin, so that no part has more than limit
-// events unless one hour has.
+// events unless one hour has, nor takes longer than verifySpan.
 func divide(span cdr.Span, events []int64, limit int64) (parts []cdr.Span) {
 	rest, n := span, int64(0)
 	for hour, more := range events {
-		if n > 0 && more > 0 && n+more > limit {
-			cut := span.StartInclusive.Add(time.Duration(hour) * time.Hour)
+		cut := span.StartInclusive.Add(time.Duration(hour) * time.Hour)
+		if n > 0 && more > 0 && n+more > limit || cut.Sub(rest.StartInclusive) >= verifySpan {
 			parts = append(parts, cdr.Span{StartInclusive: rest.StartInclusive, EndExclusive: cut})
 			rest.StartInclusive, n = cut, 0
 		}
@@ -217,23 +243,31 @@ func (v *verification) reach() cdr.Instant {
 	return v.unloaded[0].StartInclusive.Add(-verifyMargin)
 }
 
-// wantsPart reports whether the next part must be loaded before a window.
+// wantsPart reports whether the next part must be loaded before a window. Where there is
+// room it is loaded as long before as a call may last, of a feed that selects by its start.
 func (v *verification) wantsPart(next cdr.Instant) bool {
-	return len(v.unloaded) > 0 && v.reach() <= next
+	if len(v.unloaded) == 0 {
+		return false
+	}
+	loaded := 0
+	for _, p := range v.parts {
+		loaded += p.table.n
+	}
+	return v.reach() <= next+1 || loaded <= v.limit && v.unloaded[0].StartInclusive.Add(-revisionMargin) <= next
 }
 
-// windowsFrom is where windows from an instant on may lie: within one part, so that what
-// tells no time of its own belongs to the part of its window.
-func (v *verification) windowsFrom(next cdr.Instant) cdr.Span {
+// windowEnd is up to where a window may go that begins at an instant: it lies within one
+// part, so that what tells no time of its own belongs to the part of its window.
+func (v *verification) windowEnd(start cdr.Instant) cdr.Instant {
 	end := v.reach()
 	for _, p := range v.parts {
 		for _, bound := range []cdr.Instant{p.span.StartInclusive, p.span.EndExclusive} {
-			if bound > next {
+			if bound > start {
 				end = min(end, bound)
 			}
 		}
 	}
-	return cdr.Span{StartInclusive: next, EndExclusive: end}
+	return end
 }
 
 // partOf returns the part of an instant; nil if it is not loaded, or not of the job.
@@ -435,7 +469,9 @@ func (v *verification) miss(id cdr.ReportID, of, at cdr.Instant, dead bool, find
 	v.missing[id] = lack{part: p, at: at, still: !dead}
 	if !dead {
 		p.findings.Missing++
-		p.list(finding)
+		if !slices.ContainsFunc(v.before.Listed, func(f offsets.Finding) bool { return f.What == finding.What && f.ReportID == finding.ReportID }) {
+			p.list(finding)
+		}
 	}
 	return !dead
 }
@@ -468,12 +504,31 @@ func (v *verification) repaired(ids map[cdr.ReportID]bool) {
 	}
 }
 
-// skip takes in that the feed no longer answers for a span.
+// skip takes in that the feed no longer answers for a span, or for more than was said of
+// it before.
 func (v *verification) skip(span cdr.Span) {
-	if v.skipped.IsZero() {
-		v.skipped = span
+	if last := len(v.skips) - 1; last >= 0 && v.skips[last].StartInclusive == span.StartInclusive {
+		v.skips[last] = span
+		return
 	}
-	v.skipped.EndExclusive = span.EndExclusive
+	v.skips = append(v.skips, span)
+}
+
+// skippedSeconds is how much of the job's span before an instant was skipped.
+func (v *verification) skippedSeconds(before cdr.Instant) int64 {
+	n := v.skippedBy
+	for _, skip := range v.skips {
+		n += int64(max(0, min(skip.EndExclusive, before)-max(skip.StartInclusive, v.begunAt)))
+	}
+	return n
+}
+
+// unanswered reports whether the feed may not have returned a record only because it no
+// longer answers for its time.
+func (v *verification) unanswered(at cdr.Instant) bool {
+	return slices.ContainsFunc(v.skips, func(skip cdr.Span) bool {
+		return skip.StartInclusive.Add(-verifyMargin) <= at && at < skip.EndExclusive.Add(verifyMargin)
+	})
 }
 
 // conclude gives up the parts that the feed is read well beyond, and what it will not
@@ -487,7 +542,7 @@ func (v *verification) conclude(next cdr.Instant) {
 		p.drop()
 	}
 	if len(v.missing) > v.pruneAt {
-		maps.DeleteFunc(v.missing, func(_ cdr.ReportID, l lack) bool { return l.at.Add(verifyMargin) < next })
+		maps.DeleteFunc(v.missing, func(_ cdr.ReportID, l lack) bool { return l.at.Add(revisionMargin) < next }) // windows end half a day later at most
 		v.pruneAt = 2*len(v.missing) + 1<<12
 	}
 }
@@ -500,12 +555,8 @@ func (v *verification) conclusion(p *part) offsets.Findings {
 	if p.unheaded > 0 {
 		return end.findings // an event that does not tell its source may be another source's
 	}
-	unanswered := v.skipped
-	if !unanswered.IsZero() {
-		unanswered = cdr.Span{StartInclusive: unanswered.StartInclusive.Add(-verifyMargin), EndExclusive: unanswered.EndExclusive.Add(verifyMargin)}
-	}
 	for e := range p.table.all() {
-		if !e.seen && p.contains(e) && !unanswered.Contains(cdr.Instant(e.reportSeconds)) {
+		if !e.seen && p.contains(e) && !v.unanswered(cdr.Instant(e.reportSeconds)) {
 			end.findings.Unexpected++
 			end.list(e.finding("unexpected"))
 		}
@@ -525,7 +576,7 @@ func (v *verification) result(done bool) (all offsets.Findings, concluded *offse
 	}
 	all.Foreign = v.foreign
 	if !done && v.until > v.job.Span.StartInclusive {
-		concluded = offsets.Conclude(v.until, v.before)
+		concluded = offsets.Conclude(v.until, v.before, v.skippedSeconds(v.until))
 	}
 	return all, concluded
 }

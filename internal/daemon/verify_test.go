@@ -52,6 +52,7 @@ func TestDivide(t *testing.T) {
 		{[]int64{4, 4, 4, 4}, []int{2, 2}},
 		{[]int64{0, 11, 25, 0, 10}, []int{2, 2, 1}},
 		{[]int64{10, 1, 10}, []int{1, 1, 1}},
+		{make([]int64, 400), []int{168, 168, 64}},
 	} {
 		span := cdr.Span{StartInclusive: start, EndExclusive: start.Add(time.Duration(len(c.events)) * time.Hour)}
 		at := start
@@ -79,7 +80,7 @@ func TestVerificationConcludes(t *testing.T) {
 		return &eventlog.Event{ReportID: cdr.ReportID{id}, Source: "acme", ReportTimeMillis: start.Add(after).Time().UnixMilli(), Offset: int64(id)}
 	}
 	conclude := func(skipped cdr.Span) offsets.Findings {
-		v := &verification{source: "acme", job: offsets.Job{Span: span}, held: newMemory(1<<20, 1<<20).newHolding(), until: start, missing: map[cdr.ReportID]lack{}}
+		v := &verification{source: "acme", job: offsets.Job{Span: span}, held: newMemory(1<<20, 1<<20).newHolding(), until: start, begunAt: start, missing: map[cdr.ReportID]lack{}}
 		p := v.newPart(span)
 		v.offer(p, event(1, 6*time.Hour))
 		v.offer(p, event(2, 30*time.Hour))
@@ -105,5 +106,52 @@ func TestVerificationConcludes(t *testing.T) {
 	}
 	if f := conclude(cdr.Span{StartInclusive: start, EndExclusive: start.Add(12 * time.Hour)}); f.Unexpected != 1 || f.Listed[0].At != "0:2" {
 		t.Errorf("with a span that the feed does not answer for: %+v, want one unexpected", f)
+	}
+}
+
+// TestWindowsOfParts: a window lies within one part, and a part is loaded before anything
+// is read that may belong to it.
+func TestWindowsOfParts(t *testing.T) {
+	start := cdr.InstantOf(time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC))
+	at := func(hours int) cdr.Instant { return start.Add(time.Duration(hours) * time.Hour) }
+	span := func(from, to int) cdr.Span { return cdr.Span{StartInclusive: at(from), EndExclusive: at(to)} }
+	v := &verification{limit: 10, span: span(-4, 124), parts: []*part{{span: span(0, 40)}, {span: span(40, 80)}}, unloaded: []cdr.Span{span(80, 120)}}
+	for _, c := range []struct{ from, end cdr.Instant }{
+		{at(-4), at(0)}, {at(0), at(40)}, {at(40) - 1, at(40)}, {at(40), at(76)}, {at(75), at(76)},
+	} {
+		if got := v.windowEnd(c.from); got != c.end {
+			t.Errorf("from %s a window ends at %s, want %s", c.from, got, c.end)
+		}
+	}
+	for _, c := range []struct {
+		at    cdr.Instant
+		n     int // events that are loaded
+		wants bool
+	}{{at(55), 0, false}, {at(56), 0, true}, {at(56), 11, false}, {at(76) - 2, 11, false}, {at(76) - 1, 11, true}} {
+		if v.parts[1].table.n = c.n; v.wantsPart(c.at) != c.wants {
+			t.Errorf("at %s, with %d events: the next part is wanted %t", c.at, c.n, !c.wants)
+		}
+	}
+}
+
+// TestVerificationRemembers: what was missed is known as long as the feed may return it
+// again, and what the feed does not answer for is counted once.
+func TestVerificationRemembers(t *testing.T) {
+	start := cdr.InstantOf(time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC))
+	v := &verification{begunAt: start, skippedBy: 5, missing: map[cdr.ReportID]lack{{1}: {at: start}}}
+	v.conclude(start.Add(12 * time.Hour)) // its window may have ended there
+	if len(v.missing) != 1 {
+		t.Error("a missing record is forgotten before the window behind it was read")
+	}
+	v.pruneAt = 0
+	v.conclude(start.Add(48 * time.Hour))
+	if len(v.missing) != 0 {
+		t.Error("a missing record is never forgotten")
+	}
+	v.skip(cdr.Span{StartInclusive: start - 10, EndExclusive: start + 10})
+	v.skip(cdr.Span{StartInclusive: start - 10, EndExclusive: start + 20}) // more of the same
+	v.skip(cdr.Span{StartInclusive: start + 100, EndExclusive: start + 200})
+	if all, some := v.skippedSeconds(start+1000), v.skippedSeconds(start+150); all != 125 || some != 75 {
+		t.Errorf("%d s are skipped, and %d before the middle of the last skip; want 125 and 75", all, some)
 	}
 }

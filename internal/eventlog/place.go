@@ -32,6 +32,17 @@ func AtOffsets(offsets map[int]int64) Place { return Place{offsets: offsets} }
 // topic later.
 func Following(offsets map[int]int64) Place { return Place{offsets: offsets, others: true} }
 
+// Earlier is in each partition the earlier one of two places that name offsets.
+func (p Place) Earlier(q Place) Place {
+	earlier := Place{offsets: map[int]int64{}, others: p.others && q.others}
+	for partition, offset := range p.offsets {
+		if other, found := q.offsets[partition]; found {
+			earlier.offsets[partition] = min(offset, other)
+		}
+	}
+	return earlier
+}
+
 // names reports whether the place says something about a partition.
 func (p Place) names(partition int) bool {
 	_, found := p.offsets[partition]

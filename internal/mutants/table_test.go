@@ -419,7 +419,7 @@ var mutants = []mutant{
 	{
 		name: "a verification goes on without what it had found",
 		edits: []edit{
-			{"offsets/job.go", "	return c.Until, findings\n", "	return c.Until, Findings{}\n"},
+			{"offsets/job.go", "	return c.Until, findings, c.SkippedSeconds\n", "	return c.Until, Findings{}, c.SkippedSeconds\n"},
 		},
 		guard: daemon, run: "^TestVerifyInParts$",
 	},
