@@ -372,6 +372,9 @@ func TestVerify(t *testing.T) {
 // TestVerifyInParts: a verification of more events than are kept at once finds the same,
 // and whoever goes on with it begins behind the parts that are concluded.
 func TestVerifyInParts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute and more under the race detector; the simulation verifies in parts, too")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newUnlimitedWorld(t, func(o *simulator.Options) {
 			o.Records.Rate, o.Records.PoisonShare = 0.003, 0.02
