@@ -76,8 +76,8 @@ func BenchmarkJournalIndex(b *testing.B) {
 			}
 			loaded += s.Len()
 		}
-		if loaded != n {
-			b.Fatalf("%d IDs are loaded, want %d", loaded, n)
+		if most := n + n/50; loaded < n || loaded > most { // the window at an edge belongs to both days
+			b.Fatalf("%d IDs are loaded, want %d to %d", loaded, n, most)
 		}
 	}
 	reportLoading(b, n, began)
