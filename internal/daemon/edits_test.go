@@ -51,6 +51,8 @@ func (w *world) mend(ctx context.Context, cfg *config.Config, name string, edit 
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Hour) // rather than for ever
+	defer cancel()
 	w.connected(func(client *kafka.Client) {
 		registry, failed := daemon.NewRegistry(cfg, daemon.DialFunc(w.network.DialContext))
 		if failed != nil {

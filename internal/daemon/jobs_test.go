@@ -460,6 +460,32 @@ func TestVerifyWhileSweepsPublish(t *testing.T) {
 	})
 }
 
+// TestBackfillBesideTheStream: a backfill that takes longer than the set of published IDs
+// reaches back knows what cdr_stream published meanwhile of its span, days late.
+func TestBackfillBesideTheStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two days of fake time take a while under the race detector")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.LateShare, o.Records.LateMax = 0.04, 0.3, 5*24*time.Hour
+			o.Answers.MaxFloor, o.Answers.MaxCeiling = 1, 10
+		})
+		w.metadataTTL = time.Minute
+		cfg := w.config("", w.source("acme", "endpoint: stream", "sweeps: [{every: 1h, back: 1h}]", "limits: {initial_per_minute: 1, pages_per_minute: 1}"))
+		w.runFor(cfg, 10*time.Minute)
+		span := cdr.Span{StartInclusive: w.start.Add(-4 * 24 * time.Hour), EndExclusive: w.start}
+		id := w.ask(offsets.Job{Kind: offsets.Backfill, Source: "acme", Span: span})
+		w.runFor(cfg, 80*time.Hour)
+		state := w.jobState(id)
+		t.Logf("%s: %+v", state.UpdatedAt.Sub(state.BeganAt), state)
+		if state.Phase != offsets.JobDone || state.UpdatedAt.Sub(state.BeganAt) < 30*time.Hour || state.Known == 0 {
+			t.Errorf("the backfill proves little: %+v", state)
+		}
+		w.demandNothingTwice()
+	})
+}
+
 // TestJobsBeyondReach: of a span that the feed has forgotten nothing is verified, and
 // nothing filled; who asks is told.
 func TestJobsBeyondReach(t *testing.T) {

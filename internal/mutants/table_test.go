@@ -386,7 +386,7 @@ var mutants = []mutant{
 		edits: []edit{
 			{"internal/daemon/errand.go", "	err := index.Extend(ctx, l.daemon.reader)\n", "	err := error(nil)\n"},
 		},
-		guard: daemon, run: "^TestBackfillsOfOneSpan$",
+		guard: daemon, run: "^TestBackfillBesideTheStream$",
 	},
 	{
 		name: "a repair publishes what the topic has",
@@ -449,7 +449,7 @@ var mutants = []mutant{
 		edits: []edit{
 			{"internal/positions/apply.go", "	if err := addState(draft, state); err != nil {\n		return err\n	}\n	if err := e.addPosition", "	if err := e.addPosition"},
 		},
-		guard: daemon, run: simulation, flags: seeds,
+		guard: daemon, run: "^TestReset$",
 	},
 	{
 		name: "a position edited, and the former one kept in mind",
