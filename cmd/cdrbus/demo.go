@@ -49,7 +49,7 @@ missing and nothing is doubled, with 3 if they differ.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&options.For, "for", 0, "end after this long (0: on Ctrl-C)")
+	flags.DurationVar(&options.For, "for", 0, "end after this long, once a kill is survived (0: on Ctrl-C)")
 	flags.Float64Var(&options.Rate, "rate", 20, "records a second that the feed makes")
 	flags.DurationVar(&options.Backlog, "backlog", 2*time.Hour, "how far back the feed's records begin")
 	flags.Uint64Var(&options.Seed, "seed", 1, "what the records and faults are made from")

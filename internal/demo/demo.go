@@ -34,7 +34,7 @@ import (
 
 // Options say how the demo goes.
 type Options struct {
-	For      time.Duration // 0: until ctx ends
+	For      time.Duration // and until a kill is survived; 0: until ctx ends
 	Rate     float64       // records a second that the feed makes
 	Backlog  time.Duration // how far back the feed's history begins
 	Seed     uint64
@@ -203,14 +203,9 @@ func (s *stage) servePage(ctx context.Context, group *errgroup.Group) error {
 // play runs one daemon after the other. All but the last are killed in the
 // middle of a window; the last is asked to stop.
 func (s *stage) play(ctx context.Context) (kills int, err error) {
-	if s.options.For > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.options.For)
-		defer cancel()
-	}
 	view := newView(s)
 	for {
-		ended, err := s.act(ctx, view)
+		ended, err := s.act(ctx, view, kills > 0)
 		if err != nil || ended {
 			return kills, err
 		}
@@ -219,9 +214,16 @@ func (s *stage) play(ctx context.Context) (kills int, err error) {
 	}
 }
 
-// act is one daemon's life. It reports whether the play is over.
-func (s *stage) act(ctx context.Context, view *view) (ended bool, err error) {
+// patience is how much longer than asked for a demo goes on to survive a kill:
+// a daemon is not killed, and the last not stopped, before it has published,
+// or a slow machine would show a row of deaths and an empty topic.
+const patience = time.Minute
+
+// act is one daemon's life, the last if the time is over once it has published
+// and another was killed before. It reports whether the play is over.
+func (s *stage) act(ctx context.Context, view *view, killed bool) (ended bool, err error) {
 	lifetime := s.options.KillFrom + rand.N(s.options.KillTo-s.options.KillFrom+1)
+	before := s.board.Snapshot().Totals.Windows
 	victim := newVictim()
 	result := make(chan error, 1)
 	go func() { result <- s.live(victim) }()
@@ -237,9 +239,14 @@ func (s *stage) act(ctx context.Context, view *view) (ended bool, err error) {
 			return true, err // by itself: something is wrong
 		case <-tick.C:
 		}
-		snapshot := s.board.Snapshot()
+		snapshot, now := s.board.Snapshot(), time.Now()
 		view.show(snapshot)
-		if time.Now().After(deadline) && busy(snapshot) {
+		published := snapshot.Totals.Windows > before
+		switch {
+		case view.overAt(now) && killed && published, view.overAt(now.Add(-patience)):
+			victim.stop()
+			return true, <-result
+		case now.After(deadline) && published && busy(snapshot):
 			victim.kill()
 			// What is left of it may linger and try to abort its transaction, as a
 			// process behind a cut network does. It is fenced, so nobody waits for it.

@@ -16,7 +16,7 @@ func TestRun(t *testing.T) {
 	var out bytes.Buffer
 	result, err := Run(t.Context(), Options{
 		For: 8 * time.Second, Rate: 5, Backlog: time.Hour, Seed: 3, Listen: "127.0.0.1:0", Out: &out, Log: zap.NewNop(),
-		KillFrom: 2 * time.Second, KillTo: 3 * time.Second, // long enough for a commit under the race detector
+		KillFrom: 2 * time.Second, KillTo: 3 * time.Second,
 	})
 	if err != nil {
 		t.Fatalf("%v: %s\n%s", err, result, out.Bytes())

@@ -29,6 +29,9 @@ func newView(s *stage) *view {
 	return v
 }
 
+// overAt reports whether the time asked for is over at an instant.
+func (v *view) overAt(at time.Time) bool { return !v.endsAt.IsZero() && at.After(v.endsAt) }
+
 func (v *view) show(s status.Snapshot) {
 	now := time.Now()
 	if now.Before(v.next) {
