@@ -103,6 +103,7 @@ type State struct {
 	AskFrom         cdr.Instant   // no overlap beyond: a gap ends there
 	RefusedLookback time.Duration // the feed keeps less than Lookback; 0: not known
 	Stuck           StuckCursor
+	Passed          cdr.Span // seconds at which the cursor stuck before: windows within a span begin behind
 
 	GoodWindows int // in a row
 	Replans     int // in a row
@@ -146,7 +147,7 @@ func Plan(s State, b BudgetView, now time.Time) Decision {
 	if s.NotBefore.After(now) {
 		return wait(s.NotBefore, WhyBackoff)
 	}
-	if s.StuckAt(s.Published) {
+	if s.givenUp(s.Published) {
 		return Decision{Gap: &cdr.Span{StartInclusive: s.Published, EndExclusive: s.Published.Add(time.Second)}}
 	}
 	youngest := s.youngestEnd(now)
@@ -207,9 +208,9 @@ func (s *State) spanLimit() time.Duration {
 	return max(limit.Truncate(time.Second), s.MinSpan)
 }
 
-// StuckAt reports whether the second that begins at an instant is stepped over, for a
-// page of it leads to itself whatever is tried.
-func (s *State) StuckAt(at cdr.Instant) bool {
+// givenUp reports whether the second that begins at an instant is not asked for any
+// more, for a page of it leads to itself whatever is tried.
+func (s *State) givenUp(at cdr.Instant) bool {
 	return s.Stuck.Strikes >= strikesToSkip && s.Stuck.At == at
 }
 
@@ -365,6 +366,9 @@ func (s *State) learnReplan(request Request, replan *Replan, now time.Time) {
 // it up: Plan reads up to it, returns it as a Gap, and goes on behind it.
 func (s *State) learnStuck(stuck *CursorStuck) {
 	if s.Stuck.At != stuck.At {
+		if s.Stuck.Strikes >= strikesToSkip {
+			s.pass(s.Stuck.At)
+		}
 		s.Stuck = StuckCursor{At: stuck.At}
 	}
 	s.Stuck.Strikes++
@@ -372,6 +376,15 @@ func (s *State) learnStuck(stuck *CursorStuck) {
 	if s.Stuck.Strikes >= strikesToSkip && stuck.At < s.Published {
 		s.AskFrom = stuck.At.Add(time.Second)
 	}
+}
+
+// pass remembers a second that was given up while the window behind it met another.
+// Until that one is proven too nothing is read, and the next window begins here again.
+func (s *State) pass(second cdr.Instant) {
+	if s.Passed.EndExclusive != second {
+		s.Passed.StartInclusive = second
+	}
+	s.Passed.EndExclusive = second.Add(time.Second)
 }
 
 // SkipGap moves on behind a gap that was recorded. No overlap reaches into it.

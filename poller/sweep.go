@@ -112,10 +112,11 @@ func (s *Sweeps) Begin(stored []cdr.SweepRound, now time.Time) {
 	}
 }
 
-// roundOf returns the round of a sweep to go on with, and since when it is due.
+// roundOf returns the round of a sweep to go on with, and since when it is due: the
+// present one, or the next if nothing of that is left that can be asked for.
 func (s *Sweeps) roundOf(i int, now time.Time) (cdr.SweepRound, time.Time) {
 	round := s.Rounds[i]
-	if round.Running() && round.End > s.oldestStart(now) {
+	if round.Running() && s.BeginsAt(max(round.Next, s.oldestStart(now))) < round.End {
 		return round, round.Began.Time()
 	}
 	due := round.Began.Time().Add(s.Sweeps[i].Every)
@@ -154,7 +155,7 @@ func (s *Sweeps) Advance(request Request) {
 		if r.Span.Contains(request.Span.StartInclusive) {
 			r.Span.StartInclusive = request.Span.EndExclusive
 		}
-		if r.Span.StartInclusive < r.Span.EndExclusive {
+		if s.BeginsAt(r.Span.StartInclusive) < r.Span.EndExclusive {
 			rest = append(rest, r)
 		}
 	}

@@ -141,12 +141,9 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	if !e.isReady(now) {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
 	}
-	next := span.StartInclusive
-	if e.plan.StuckAt(next) {
-		next++ // it steps over this second
-	}
+	next := e.plan.BeginsAt(span.StartInclusive)
 	if span.StartInclusive < e.end() && next >= e.end() {
-		e.failed = fmt.Sprintf("the feed does not get beyond a page of %s, the last second of the span", span.StartInclusive)
+		e.failed = whyStuck(e.end()-1) + ", where the span ends"
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: e.failed}}
 	}
 	if e.verify != nil {
@@ -172,6 +169,11 @@ func (e *errand) beyondReach(now time.Time) bool {
 	return e.givesUp(now) && end <= e.plan.Oldest(now)
 }
 
+// whyStuck says why a second is left out.
+func whyStuck(second cdr.Instant) string {
+	return fmt.Sprintf("the feed does not get beyond a page of the second %s", second)
+}
+
 // handedOver goes on as if the window were committed, and returns the state that its
 // commit writes.
 func (e *errand) handedOver(w *window) {
@@ -183,6 +185,9 @@ func (e *errand) handedOver(w *window) {
 			a.SkippedSeconds += int64(skipped)
 		}
 		a.Message = fmt.Sprintf("the feed no longer answers for what lies before %s", w.request.Span.StartInclusive)
+		if last := w.request.Span.StartInclusive - 1; e.plan.BeginsAt(last) > last {
+			a.Message = whyStuck(last)
+		}
 	}
 	a.Next = w.request.Span.EndExclusive
 	a.Phase = offsets.JobRunning

@@ -1,0 +1,102 @@
+package poller
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"cdrbus/internal/cdr"
+)
+
+// stuckFeed answers for every second but some, at which its cursor does not move on.
+type stuckFeed []cdr.Instant
+
+// answer reads a window, or fails at the first second that does not page on.
+func (f stuckFeed) answer(t *testing.T, s *State, request Request, now time.Time) bool {
+	t.Helper()
+	for _, at := range f {
+		if !request.Span.Contains(at) {
+			continue
+		}
+		if err := s.LearnFailure(request, Outcome{PageSize: LargestPageSize}, &Replan{Cause: &CursorStuck{At: at}}, now); err != nil {
+			t.Fatal(err)
+		}
+		return false
+	}
+	s.Learn(request, Outcome{PageSize: LargestPageSize}, 10, 10)
+	return true
+}
+
+// TestSpanBeyondStuckSeconds: a span with seconds that do not page on is read to its
+// end, all but those, wherever they lie.
+func TestSpanBeyondStuckSeconds(t *testing.T) {
+	start := cdr.InstantOf(noon.Add(-10 * time.Hour))
+	for name, at := range map[string][]int{
+		"none":             {},
+		"one":              {600},
+		"two":              {600, 1200},
+		"two in a row":     {600, 601},
+		"three in a row":   {600, 601, 602},
+		"rows":             {0, 1, 2, 600, 601, 900, 902, 903, 1800},
+		"the first second": {0},
+		"near the end":     {3590, 3598},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var feed stuckFeed
+			for _, second := range at {
+				feed = append(feed, start+cdr.Instant(second))
+			}
+			s := State{Policy: DefaultPolicy(cdr.Feed)}
+			span := cdr.Span{StartInclusive: start, EndExclusive: start + 3600}
+			var missed []cdr.Instant
+			requests := 0
+			for ; span.StartInclusive < span.EndExclusive; requests++ {
+				if requests > 4*len(at)+1 {
+					t.Fatalf("after %d requests at %s, with %+v and %v", requests, span.StartInclusive, s.Stuck, s.Passed)
+				}
+				d := s.PlanSpan(span, cdr.Backfill, BudgetView{NextInitial: noon}, noon)
+				if d.Request == nil {
+					t.Fatalf("nothing is asked of %s: %+v", span, d.Wait)
+				}
+				if !feed.answer(t, &s, *d.Request, noon) {
+					continue
+				}
+				for at := span.StartInclusive; at < d.Request.Span.StartInclusive; at++ {
+					missed = append(missed, at)
+				}
+				span.StartInclusive = d.Request.Span.EndExclusive
+			}
+			if !slices.Equal(missed, feed) {
+				t.Errorf("left out: %v, want %v", missed, feed)
+			}
+		})
+	}
+}
+
+// TestSweepBeyondStuckSeconds: a round, and a recheck, whose last second does not page
+// on ends before it, and the next rounds come in their time.
+func TestSweepBeyondStuckSeconds(t *testing.T) {
+	s := testSweeps(noon)
+	edge := s.Edge
+	s.Doubt(cdr.Span{StartInclusive: edge - 3600, EndExclusive: edge}, noon.Add(-recheckDelay))
+	feed := stuckFeed{edge - 1}
+	rounds := 0
+	for m := range 120 {
+		now := noon.Add(time.Duration(m) * time.Minute)
+		if m > 20 {
+			s.Published = cdr.InstantOf(now.Add(-6 * time.Minute))
+			s.Edge = s.Published
+		}
+		d := s.Plan(BudgetView{NextInitial: now}, now)
+		if d.Request == nil || !feed.answer(t, &s.State, *d.Request, now) {
+			continue
+		}
+		s.Advance(*d.Request)
+		if !d.Request.Round.IsZero() && !d.Request.Round.Running() {
+			rounds++
+		}
+	}
+	if len(s.Rechecks) > 0 || rounds < 6 {
+		t.Errorf("%d rounds came to their end in two hours, want one each 15 minutes; left to be read again: %v", rounds, s.Rechecks)
+	}
+}
