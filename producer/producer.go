@@ -90,7 +90,8 @@ func (l *Layout) Validate() error {
 const reservedBytes = 8 << 10
 
 // MaxValueBytes is how long a value may be in a topic, if its key and headers
-// together stay below 8,000 bytes.
+// together stay below 8,000 bytes. An event's key and ce_id count with its value:
+// the feed sets no bound to them.
 func (l *Layout) MaxValueBytes(t Topic) int { return l.MaxMessageBytes[t] - reservedBytes }
 
 // slotCount is how many partitions one shard writes to. Each is a slot: first

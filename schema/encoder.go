@@ -13,13 +13,13 @@ import (
 // EncoderOptions are the settings of an [Encoder].
 type EncoderOptions struct {
 	SchemaID      int // of the registry, written in front of each value
-	MaxValueBytes int // a larger value is a reject; 0: no limit
+	MaxEventBytes int // an event is a reject whose value, key and Report ID take more; 0: no limit
 }
 
 // Encoder turns pages of the feed into events. It belongs to one goroutine at
 // a time and reuses its memory: a record costs no allocation.
 type Encoder struct {
-	maxValueBytes int
+	maxEventBytes int
 	header        []byte
 
 	keys    *keyReader
@@ -40,7 +40,7 @@ type Encoder struct {
 // NewEncoder returns an encoder for events of the schema with the given ID.
 func NewEncoder(o EncoderOptions) *Encoder {
 	return &Encoder{
-		maxValueBytes: o.MaxValueBytes,
+		maxEventBytes: o.MaxEventBytes,
 		header:        appendWireHeader(nil, o.SchemaID),
 		keys:          newKeyReader(),
 		page:          newTally(),
@@ -95,7 +95,7 @@ type Cause uint8
 const (
 	NoReportID Cause = iota + 1 // absent, a null mark, white space, or neither a valid text nor a number
 	NotAnObject
-	TooLarge // than EncoderOptions.MaxValueBytes
+	TooLarge // than EncoderOptions.MaxEventBytes
 	TooDeep  // more than 10,000 objects and arrays inside each other
 )
 
@@ -125,6 +125,15 @@ type itemRef struct {
 	cause     Cause // 0 for an event
 	hasTime   bool
 	timeMilli int64
+}
+
+// eventBytes is what of a record in a topic has no bound of its own.
+func (r *itemRef) eventBytes() int {
+	bytes := 0
+	for _, s := range []span{r.value, r.key, r.reportID} {
+		bytes += s.end - s.start
+	}
+	return bytes
 }
 
 // Each reads a page, {"items": [...]}, and hands its items to emit in the
@@ -322,14 +331,14 @@ func (e *Encoder) encode(page []byte, raw span) {
 		e.appendField(page, field)
 	}
 	e.appendUnmapped(page)
-	value := span{start, len(e.arena)}
-	if e.maxValueBytes > 0 && value.end-value.start > e.maxValueBytes {
+	ref := e.newRef(span{start, len(e.arena)})
+	if e.maxEventBytes > 0 && ref.eventBytes() > e.maxEventBytes {
 		e.arena = e.arena[:start]
 		e.addReject(page, raw, TooLarge)
 		return
 	}
 	e.countLeftovers()
-	e.items = append(e.items, e.newRef(value))
+	e.items = append(e.items, ref)
 }
 
 // hasReportID reports whether the record can be told from others.

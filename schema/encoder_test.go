@@ -259,7 +259,7 @@ func TestRejects(t *testing.T) {
 		{`{"Report ID":"r","x":` + strings.Repeat(`{"a":[`, maxDepth) + `"]"` + strings.Repeat(`]}`, maxDepth) + `,"y":1}`, TooDeep},
 	} {
 		name := c.raw[:min(len(c.raw), 40)]
-		enc := NewEncoder(EncoderOptions{MaxValueBytes: tooLarge})
+		enc := NewEncoder(EncoderOptions{MaxEventBytes: tooLarge})
 		items := eachCopy(t, enc, `{"items":[{"Report ID":"a"},`+c.raw+` ,{"Report ID":"b"}]}`)
 		if len(items) != 3 || items[0].Reject != nil || items[2].Reject != nil {
 			t.Errorf("%s: the items around it are not events", name)

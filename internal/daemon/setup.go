@@ -131,7 +131,7 @@ func (d *Daemon) prepareSchemas(ctx context.Context, dial DialFunc, maxEventByte
 		d.log.Info("schema", zap.String("subject", subject.Name), zap.Int("id", id))
 		ids = append(ids, id)
 	}
-	d.encoders = newEncoderPool(schema.EncoderOptions{SchemaID: ids[0], MaxValueBytes: maxEventBytes})
+	d.encoders = newEncoderPool(schema.EncoderOptions{SchemaID: ids[0], MaxEventBytes: maxEventBytes})
 	d.receipts, err = offsets.NewReceiptCodec(ids[1])
 	return err
 }

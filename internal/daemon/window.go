@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -40,7 +39,6 @@ type window struct {
 	headers  *headerBuilder
 	encoders *encoderPool
 	page     int
-	body     []byte           // of that page, while it is read
 	sample   []byte           // the last event's value, for the status page
 	unmapped map[string]int64 // values by field
 
@@ -76,8 +74,6 @@ type facts struct {
 
 // Page implements [poller.PageSink].
 func (w *window) Page(_ context.Context, n int, body []byte) error {
-	w.body = body
-	defer func() { w.body = nil }()
 	encoder := w.encoders.take()
 	defer w.encoders.put(encoder)
 	w.page = n
@@ -197,11 +193,7 @@ func (w *window) follows(before offsets.Position) bool {
 
 func (w *window) addEvent(item *schema.Item, revised bool) error {
 	late := w.late(item) && !revised
-	err := w.draft.Add(producer.Events, item.Key, item.Value, w.headers.event(item, late, revised))
-	if errors.Is(err, producer.ErrRecordTooLarge) {
-		return w.addOversized(item.Index)
-	}
-	if err != nil {
+	if err := w.draft.Add(producer.Events, item.Key, item.Value, w.headers.event(item, late, revised)); err != nil {
 		return err
 	}
 	w.facts.published++
@@ -213,20 +205,6 @@ func (w *window) addEvent(item *schema.Item, revised bool) error {
 	}
 	w.sample = append(w.sample[:0], item.Value...)
 	return nil
-}
-
-// addOversized makes a dead letter of an item whose value its topic would take,
-// but not together with its key and headers. An encoder that finds everything too
-// large tells its bytes.
-func (w *window) addOversized(index int) error {
-	const tooLarge = 1
-	encoder := schema.NewEncoder(schema.EncoderOptions{MaxValueBytes: tooLarge})
-	return encoder.Each(w.body, func(item *schema.Item) error {
-		if item.Index != index {
-			return nil
-		}
-		return w.addDeadLetter(item)
-	})
 }
 
 // addDeadLetter keeps an item that cannot be an event, byte for byte. One that

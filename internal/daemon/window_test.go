@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +35,7 @@ func testLayout() *producer.Layout {
 }
 
 // TestOversized: an event that its topic would take, but not with its key, is a
-// dead letter with the bytes that the feed sent.
+// dead letter with the bytes that the feed sent, and a verification finds it there.
 func TestOversized(t *testing.T) {
 	layout := testLayout()
 	m := newMemory(32<<20, 32<<20)
@@ -47,7 +49,7 @@ func TestOversized(t *testing.T) {
 		pending:  offsets.NewSeen(0).Begin(offsets.Window{}),
 		facts:    facts{reports: offsets.NoReportTimes},
 		share:    share,
-		encoders: newEncoderPool(schema.EncoderOptions{MaxValueBytes: layout.MaxValueBytes(producer.Events)}),
+		encoders: newEncoderPool(schema.EncoderOptions{MaxEventBytes: layout.MaxValueBytes(producer.Events)}),
 	}
 	w.headers = w.source.headers
 	item := `{"Report ID": "6f1a7a3e-5d1f-4a8e-9c55-0d7a1b2c3d4e", "Correlation ID": "` + strings.Repeat("x", 700<<10) + `"}`
@@ -60,6 +62,18 @@ func TestOversized(t *testing.T) {
 	}
 	if events, letters := w.draft.Records(producer.Events), w.draft.Records(producer.DeadLetters); events != 1 || letters != 1 {
 		t.Errorf("the draft holds %d events and %d dead letters", events, letters)
+	}
+	span := cdr.Span{StartInclusive: 1000, EndExclusive: 2000}
+	v := &verification{missing: map[cdr.ReportID]lack{}, parts: []*part{{span: span}}, dead: map[string]bool{fmt.Sprintf("%x", sha256.Sum256([]byte(item))): true}}
+	encoder := w.encoders.take()
+	if err := encoder.Each([]byte(`{"items": [`+item+`]}`), func(item *schema.Item) error {
+		v.lacks(item, span.StartInclusive)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if f := v.parts[0].findings; f.FeedRecords != 1 || f.Missing != 0 {
+		t.Errorf("a verification finds %+v", f)
 	}
 }
 
