@@ -245,6 +245,53 @@ func TestJobsThatCannotBeDone(t *testing.T) {
 	})
 }
 
+// TestJobBeyondStuckSeconds: a second with more records than a page is left out of a
+// job, and told, wherever in a window it lies; the job comes to its end, unless that is
+// the second. The sweeps come to theirs.
+func TestJobBeyondStuckSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUnlimitedWorld(t, func(o *simulator.Options) {
+			o.Records.Rate, o.Records.Burst = 0.001, 30 // once an hour
+			o.Answers.MaxFloor, o.Answers.MaxCeiling = 20, 20
+		})
+		cfg := w.config("", w.source("acme", "limits: {initial_per_minute: 12, pages_per_minute: 120}"))
+		w.runFor(cfg, 10*time.Minute)
+		last := w.position("acme").LastGap
+		if last.Duration() != time.Second {
+			t.Fatalf("the last gap is %s, want a second", last)
+		}
+		const hours = 30
+		hour := last.StartInclusive - last.StartInclusive%3600
+		long := cdr.Span{StartInclusive: hour.Add(-hours * time.Hour), EndExclusive: hour}
+		for _, c := range []struct {
+			span cdr.Span
+			kind offsets.JobKind
+			want string // of a job that fails
+		}{
+			{long, offsets.Backfill, ""},
+			{long, offsets.Verify, ""},
+			{cdr.Span{StartInclusive: long.EndExclusive, EndExclusive: last.EndExclusive}, offsets.Backfill, "where the span ends"},
+		} {
+			id := w.ask(offsets.Job{Kind: c.kind, Source: "acme", Span: c.span})
+			w.runFor(cfg, 10*time.Minute)
+			state := w.jobState(id)
+			switch {
+			case c.want != "":
+				if state.Phase != offsets.JobFailed || !strings.Contains(state.Message, c.want) {
+					t.Errorf("%s of %s: %s, %q, want failed, %q", c.kind, c.span, state.Phase, state.Message, c.want)
+				}
+			case state.Phase != offsets.JobDone || state.SkippedSeconds != hours || !strings.Contains(state.Message, "does not get beyond a page"):
+				t.Errorf("%s of %s: %+v, want done, with %d seconds left out", c.kind, c.span, state, hours)
+			}
+		}
+		w.runFor(cfg, time.Hour)
+		narrow := w.position("acme").Sweeps[0]
+		if ago := time.Since(narrow.Began.Time()); ago > 20*time.Minute {
+			t.Errorf("the last narrow sweep began %s ago: %+v", ago, narrow)
+		}
+	})
+}
+
 // TestJobUpToTheEdge: who asks for everything up to now gets it up to where the source
 // is, which may be behind for many reasons; one that has not come to the span says so.
 func TestJobUpToTheEdge(t *testing.T) {
