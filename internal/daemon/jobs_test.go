@@ -551,6 +551,58 @@ func TestJobsBeyondReach(t *testing.T) {
 	}
 }
 
+// TestJobsOvertakenByTheLookback: of a job whose owner cannot reach the feed for a day,
+// what the feed forgets meanwhile is left out and told, the rest is done, and the parts of
+// a verification do not pile up. What is forgotten as a whole fails it.
+func TestJobsOvertakenByTheLookback(t *testing.T) {
+	const lookback, behind = 48 * time.Hour, 5 * time.Hour
+	for _, c := range []struct {
+		kind offsets.JobKind
+		away time.Duration // the feed
+		done bool
+	}{
+		{offsets.Backfill, 30 * time.Hour, true},
+		{offsets.Verify, 30 * time.Hour, true},
+		{offsets.Backfill, 60 * time.Hour, false},
+		{offsets.Verify, 60 * time.Hour, false},
+	} {
+		t.Run(fmt.Sprintf("%s/%s", c.kind, c.away), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
+					o.Records.Rate = 0.003
+					o.Answers.Feed.Lookback = lookback
+				})
+				w.verifyEvents = 50
+				w.start = cdr.InstantOf(time.Now().Add(-lookback + time.Hour))
+				cfg := w.config("", w.source("acme", "lookback: 48h", "limits: {initial_per_minute: 6, pages_per_minute: 60}"))
+				w.runFor(cfg, 20*time.Minute)
+				span := cdr.Span{StartInclusive: w.start, EndExclusive: w.position("acme").FeedPublished.Add(-behind)}
+				id := w.ask(offsets.Job{Kind: c.kind, Source: "acme", Span: span})
+				w.starveFeed(c.away)
+				w.runFor(cfg, c.away-time.Hour)
+				if state := w.jobState(id); state.Phase.Ended() || state.Windows > 0 {
+					t.Fatalf("without a feed: %+v", state)
+				}
+				w.runFor(cfg, 6*time.Hour)
+				state := w.jobState(id)
+				if !c.done {
+					if state.Phase != offsets.JobFailed || !strings.Contains(state.Message, "the feed answers 48h") {
+						t.Errorf("%+v", state)
+					}
+					return
+				}
+				if skipped := time.Duration(state.SkippedSeconds) * time.Second; state.Phase != offsets.JobDone || (skipped-c.away).Abs() > 2*time.Hour {
+					t.Errorf("%s are left out: %+v", skipped, state)
+				}
+				if f := state.Findings; f != nil && (f.Differ() || f.Events == 0 || f.FeedRecords == 0) {
+					t.Errorf("%+v", *f)
+				}
+			})
+		})
+	}
+}
+
 // demandConclusions: what a verification has concluded stays so, and its next owner begins
 // there, but for the margin.
 func (w *world) demandConclusions(id string) {
