@@ -493,6 +493,41 @@ var mutants = []mutant{
 		},
 		guard: "./poller", run: "^TestClockOfASlowRequest$",
 	},
+	{
+		name: "a second given up forgotten for another",
+		edits: []edit{
+			{"poller/plan.go", "			s.pass(s.Stuck.At)\n", "			_ = 0\n"},
+		},
+		guard: "./poller", run: "^TestSpanBeyondStuckSeconds$",
+	},
+	{
+		name: "a round of a sweep goes on although what is left of it is given up",
+		edits: []edit{
+			{"poller/sweep.go", "s.BeginsAt(max(round.Next, s.oldestStart(now))) < round.End", "s.oldestStart(now) < round.End"},
+		},
+		guard: "./poller", run: "^TestSweepBeyondStuckSeconds$",
+	},
+	{
+		name: "an event measured without its key",
+		edits: []edit{
+			{"schema/encoder.go", "[]span{r.value, r.key, r.reportID}", "[]span{r.value}"},
+		},
+		guard: daemon, run: "^TestOversized$",
+	},
+	{
+		name: "what the feed forgot while it could not be reached taken for unexpected",
+		edits: []edit{
+			{"internal/daemon/errand.go", "			e.verify.skip(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: span.StartInclusive})\n", ""},
+		},
+		guard: daemon, run: "^TestJobsOvertakenByTheLookback$",
+	},
+	{
+		name: "a job failed by a clock that was not compared",
+		edits: []edit{
+			{"internal/daemon/errand.go", "if e.beyondReach(now) && !s.plan.Stale(now) {", "if e.beyondReach(now) {"},
+		},
+		guard: daemon, run: "^TestJobsOvertakenByTheLookback$",
+	},
 }
 
 // The packages that guard most, and how their tests are asked for.
