@@ -277,8 +277,8 @@ func TestJobBeyondStuckSeconds(t *testing.T) {
 			state := w.jobState(id)
 			switch {
 			case c.want != "":
-				if state.Phase != offsets.JobFailed || !strings.Contains(state.Message, c.want) {
-					t.Errorf("%s of %s: %s, %q, want failed, %q", c.kind, c.span, state.Phase, state.Message, c.want)
+				if state.Phase != offsets.JobFailed || !strings.Contains(state.Message, c.want) || state.Windows != 1 || state.Next != c.span.EndExclusive-1 {
+					t.Errorf("%s of %s: %+v, want one window, then failed, %q", c.kind, c.span, state, c.want)
 				}
 			case state.Phase != offsets.JobDone || state.SkippedSeconds != hours || !strings.Contains(state.Message, "does not get beyond a page"):
 				t.Errorf("%s of %s: %+v, want done, with %d seconds left out", c.kind, c.span, state, hours)
