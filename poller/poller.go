@@ -41,7 +41,8 @@ type Request struct {
 	Lookback time.Duration // how far back the feed answers; 0: unknown
 	PageSize int           // the max parameter; 0: as the Feed sees fit
 
-	Round cdr.SweepRound // of a sweep: how far it will have come; unset otherwise
+	Round   cdr.SweepRound // of a sweep: how far it will have come; unset otherwise
+	Follows cdr.Instant    // what it goes on behind; from there to Span the feed does not page on. Unset: a window of the live edge
 }
 
 // PageSink takes the pages of one window in order.

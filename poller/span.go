@@ -46,7 +46,8 @@ func (s *State) BeginsAt(at cdr.Instant) cdr.Instant {
 // requestWithin plans the next window of a span behind the live edge; nil if nothing
 // of it can be asked for. Such a window moves no watermark of the live edge.
 func (s *State) requestWithin(span cdr.Span, purpose cdr.Purpose, now time.Time) *Request {
-	start := s.BeginsAt(max(span.StartInclusive, s.oldestStart(now)))
+	follows := max(span.StartInclusive, s.oldestStart(now))
+	start := s.BeginsAt(follows)
 	end := min(span.EndExclusive, s.youngestEnd(now), start.Add(s.spanLimit()))
 	if s.Stuck.Strikes >= strikesToSkip && start < s.Stuck.At {
 		end = min(end, s.Stuck.At)
@@ -58,6 +59,7 @@ func (s *State) requestWithin(span cdr.Span, purpose cdr.Purpose, now time.Time)
 		Span:     cdr.Span{StartInclusive: start, EndExclusive: end},
 		Endpoint: cdr.Feed,
 		Purpose:  purpose,
+		Follows:  follows,
 		MinAge:   s.MinAge,
 		Lookback: s.lookback(),
 		PageSize: s.PageSize,

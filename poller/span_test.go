@@ -100,3 +100,35 @@ func TestSweepBeyondStuckSeconds(t *testing.T) {
 		t.Errorf("%d rounds came to their end in two hours, want one each 15 minutes; left to be read again: %v", rounds, s.Rechecks)
 	}
 }
+
+// TestSweepsAskOnceMore: the widest round that comes next asks for what was given up, and
+// reads it if the feed is well again.
+func TestSweepsAskOnceMore(t *testing.T) {
+	s := testSweeps(noon)
+	s.Sweeps = s.Sweeps[1:] // the widest alone
+	s.Begin(nil, noon)
+	stuck := cdr.InstantOf(noon.Add(-20 * time.Hour))
+	feed := stuckFeed{stuck}
+	var read []string
+	for m := range 25 * 60 {
+		now := noon.Add(time.Duration(m) * time.Minute)
+		s.Published = cdr.InstantOf(now.Add(-6 * time.Minute))
+		s.Edge, s.Settled = s.Published, s.Published.Add(-s.Widest())
+		if m == 18*60 {
+			feed = nil
+		}
+		d := s.Plan(BudgetView{NextInitial: now}, now)
+		if d.Request == nil || !feed.answer(t, &s.State, *d.Request, now) {
+			continue
+		}
+		if d.Request.Span.Contains(stuck) {
+			read = append(read, "read")
+		} else if d.Request.Follows == stuck {
+			read = append(read, "left out")
+		}
+		s.Advance(*d.Request)
+	}
+	if want := []string{"left out", "read"}; !slices.Equal(read, want) {
+		t.Errorf("the second is %v, want %v", read, want)
+	}
+}

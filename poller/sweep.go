@@ -148,6 +148,9 @@ func (s *Sweeps) Advance(request Request) {
 		at := slices.IndexFunc(s.Rounds, func(r cdr.SweepRound) bool { return r.BackSeconds == request.Round.BackSeconds })
 		s.Rounds = slices.Clone(s.Rounds) // a window in flight has the former
 		s.Rounds[at] = request.Round
+		if widest := len(s.Rounds) - 1; at == widest && !request.Round.Running() {
+			s.Stuck, s.Passed = StuckCursor{}, cdr.Span{} // the next one asks once more for what was given up
+		}
 		return
 	}
 	rest := make([]cdr.Recheck, 0, len(s.Rechecks))

@@ -366,13 +366,17 @@ func (l *lane) newWindow(s *source, request poller.Request, share *share) *windo
 	return w
 }
 
-// gapWindow commits, without a request, that the feed can no longer return a span.
+// gapWindow commits, without a request, that the feed does not return a span: it no
+// longer reaches back so far, or it does not page on.
 func (l *lane) gapWindow(s *source, gap cdr.Span) *window {
-	l.log.Error("records are lost: the feed no longer reaches back so far",
-		zap.String("source", string(s.name)), zap.Stringer("gap", gap), zap.Duration("lookback", s.plan.Lookback))
+	why := "older than the feed answers"
+	if gap.StartInclusive >= s.plan.Oldest(time.Now()) {
+		why = whyStuck(gap.StartInclusive)
+	}
+	l.log.Error("records are lost: "+why, zap.String("source", string(s.name)), zap.Stringer("gap", gap), zap.Duration("lookback", s.plan.Lookback))
 	w := l.newWindow(s, poller.Request{Span: gap, Commit: gap, Endpoint: cdr.Feed, Purpose: cdr.Gap}, nil)
 	w.outcome.TotalCount = -1
-	w.unproven = "gap: older than the feed answers"
+	w.unproven = "gap: " + why
 	return w
 }
 

@@ -246,3 +246,45 @@ func TestStreamBeginsAtStart(t *testing.T) {
 		}
 	})
 }
+
+// TestStuckSeconds: of seconds with more records than a page holds, the live edge tells as
+// gaps, whichever endpoint it reads. Nothing else is missing, and both watermarks go on.
+func TestStuckSeconds(t *testing.T) {
+	for _, endpoint := range []string{"feed", "stream", "auto"} {
+		t.Run(endpoint, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newUnlimitedWorld(t, func(o *simulator.Options) {
+					o.Records.Rate, o.Records.Burst = 0.002, 30 // once an hour
+					o.Answers.MaxFloor, o.Answers.MaxCeiling = 20, 20
+				})
+				cfg := w.config("", w.source("acme", "endpoint: "+endpoint,
+					"sweeps: [{every: 15m, back: 1h}, {every: 1h, back: 3h}]", "limits: {initial_per_minute: 3, pages_per_minute: 30}"))
+				random := rand.New(rand.NewPCG(3, 1))
+				w.liveAndDie(cfg, time.Now().Add(8*time.Hour), random)
+				w.runFor(cfg, 2*time.Hour)
+				position := w.position("acme")
+				if behind := time.Since(position.FeedPublished.Time()); behind > 45*time.Minute {
+					t.Errorf("published is %s behind", behind)
+				}
+				if behind := time.Since(position.FeedSettled.Time()); behind > 5*time.Hour {
+					t.Errorf("settled is %s behind", behind)
+				}
+				gaps := map[cdr.Instant]int{}
+				for _, r := range w.receipts("acme") {
+					if r.Purpose == cdr.Gap {
+						gaps[r.Gap.StartInclusive]++
+						if r.Gap.Duration() != time.Second || !strings.Contains(r.Unproven, "does not get beyond a page") {
+							t.Errorf("gap %s: %s", r.Gap, r.Unproven)
+						}
+					}
+				}
+				elsewhere := w.missingBut("acme", func(at time.Time) bool { return gaps[cdr.InstantOf(at)] > 0 })
+				if hours := int(time.Since(w.start.Time()) / time.Hour); len(gaps) < hours-1 || len(gaps) > hours+1 || elsewhere > 0 {
+					t.Errorf("%d gaps in %d hours, and %d records are missing elsewhere", len(gaps), hours, elsewhere)
+				}
+				w.demandNothingTwice()
+			})
+		})
+	}
+}

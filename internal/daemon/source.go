@@ -175,6 +175,9 @@ func (s *source) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	if lost := s.plan.Lost(now); lost != nil {
 		return poller.Decision{Gap: lost}
 	}
+	if begins := s.sweeps.BeginsAt(s.plan.Published); begins > s.plan.Published { // only sweeps read cdr_feed
+		return poller.Decision{Gap: &cdr.Span{StartInclusive: s.plan.Published, EndExclusive: begins}}
+	}
 	decision := poller.Plan(s.stream, view, now)
 	if skipped := decision.Gap; skipped != nil {
 		s.log.Warn("cdr_stream has no more of this time, the next sweep reads it from cdr_feed", zap.Stringer("span", skipped))
@@ -329,8 +332,8 @@ func (s *source) positionAfter(w *window, before offsets.Position) offsets.Posit
 
 // advanceFeed moves the two watermarks of cdr_feed behind a window that begins
 // where they are, or before, whatever it was asked for. What was asked for late
-// enough holds what the widest sweep would find; what the feed no longer answers for
-// no sweep can find.
+// enough holds what the widest sweep would find; what the feed no longer answers for,
+// or does not page beyond, no sweep can find. Of the latter the live edge tells before.
 func (s *source) advanceFeed(w *window, after *offsets.Position) {
 	read := w.request.Span
 	if w.purpose == cdr.Gap {
@@ -344,8 +347,12 @@ func (s *source) advanceFeed(w *window, after *offsets.Position) {
 	if w.request.Lookback > 0 {
 		sweepable = max(sweepable, cdr.InstantOf(began.Add(forgottenWithin-w.request.Lookback)))
 	}
-	if late := cdr.InstantOf(began.Add(-s.sweeps.Widest())); read.StartInclusive <= sweepable {
-		after.FeedSettled = max(after.FeedSettled, min(read.EndExclusive, late))
+	begins := read.StartInclusive
+	if follows := w.request.Follows; !follows.IsZero() && begins <= after.FeedPublished {
+		begins = follows
+	}
+	if late := cdr.InstantOf(began.Add(-s.sweeps.Widest())); begins <= sweepable {
+		after.FeedSettled = max(after.FeedSettled, min(read.EndExclusive, late, after.FeedPublished))
 	}
 }
 
