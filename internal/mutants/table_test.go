@@ -271,14 +271,14 @@ var mutants = []mutant{
 	{
 		name: "settled when it is read, however young it was",
 		edits: []edit{
-			{"internal/daemon/source.go", "min(read.EndExclusive, late)", "max(read.EndExclusive, 0*late)"},
+			{"internal/daemon/source.go", "min(read.EndExclusive, late, after.FeedPublished)", "max(read.EndExclusive, 0*late)"},
 		},
 		guard: daemon, run: "^TestSettledIsWhatWasReadLateEnough$",
 	},
 	{
 		name: "settled behind a hole",
 		edits: []edit{
-			{"internal/daemon/source.go", "read.StartInclusive <= sweepable {", "true {"},
+			{"internal/daemon/source.go", "begins <= sweepable {", "begins > 0 {"},
 		},
 		guard: daemon, run: "^TestSettledIsWhatWasReadLateEnough$",
 	},
@@ -506,6 +506,27 @@ var mutants = []mutant{
 			{"poller/sweep.go", "s.BeginsAt(max(round.Next, s.oldestStart(now))) < round.End", "s.oldestStart(now) < round.End"},
 		},
 		guard: "./poller", run: "^TestSweepBeyondStuckSeconds$",
+	},
+	{
+		name: "settled stays before a second that is given up",
+		edits: []edit{
+			{"internal/daemon/source.go", "		begins = follows\n", "		_ = follows\n"},
+		},
+		guard: daemon, run: "^TestStuckSeconds$",
+	},
+	{
+		name: "nobody tells of a second given up where cdr_stream is the live edge",
+		edits: []edit{
+			{"internal/daemon/source.go", "begins > s.plan.Published { // only", "begins > s.plan.Published+1 { // only"},
+		},
+		guard: daemon, run: "^TestStuckSeconds$",
+	},
+	{
+		name: "what was given up never asked for again",
+		edits: []edit{
+			{"poller/sweep.go", "s.Stuck, s.Passed = StuckCursor{}, cdr.Span{} // the next", "_, _ = StuckCursor{}, cdr.Span{} // the next"},
+		},
+		guard: "./poller", run: "^TestSweepsAskOnceMore$",
 	},
 	{
 		name: "an event measured without its key",
