@@ -3,6 +3,7 @@ package poller
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cdrbus/internal/cdr"
@@ -82,6 +83,9 @@ const (
 	replansToHalve = 2
 	// strikesToSkip is how often the cursor may stop at one instant before that is given up.
 	strikesToSkip = 2
+	// maxGivenUp is how many runs of such seconds are remembered: enough for all rounds
+	// of the sweeps, each of which needs two.
+	maxGivenUp = 64
 )
 
 // State is all that Plan knows of a source. The caller keeps it, one goroutine
@@ -103,7 +107,7 @@ type State struct {
 	AskFrom         cdr.Instant   // no overlap beyond: a gap ends there
 	RefusedLookback time.Duration // the feed keeps less than Lookback; 0: not known
 	Stuck           StuckCursor
-	Passed          cdr.Span // seconds at which the cursor stuck before: windows within a span begin behind
+	GivenUp         []cdr.Span // seconds that are not asked for, those of the latest proof last
 
 	GoodWindows int // in a row
 	Replans     int // in a row
@@ -147,8 +151,8 @@ func Plan(s State, b BudgetView, now time.Time) Decision {
 	if s.NotBefore.After(now) {
 		return wait(s.NotBefore, WhyBackoff)
 	}
-	if s.givenUp(s.Published) {
-		return Decision{Gap: &cdr.Span{StartInclusive: s.Published, EndExclusive: s.Published.Add(time.Second)}}
+	if begins := s.BeginsAt(s.Published); begins > s.Published {
+		return Decision{Gap: &cdr.Span{StartInclusive: s.Published, EndExclusive: begins}}
 	}
 	youngest := s.youngestEnd(now)
 	if earliestEnd := s.Published.Add(s.MinSpan); youngest < earliestEnd {
@@ -168,10 +172,7 @@ func wait(until time.Time, why string) Decision { return Decision{Wait: &Wait{Un
 // request plans the window that begins at the published watermark.
 func (s *State) request(youngest, oldest cdr.Instant) *Request {
 	limit := s.spanLimit()
-	end := min(s.Published.Add(limit), youngest)
-	if s.Stuck.Strikes >= strikesToSkip && s.Published < s.Stuck.At {
-		end = min(end, s.Stuck.At)
-	}
+	end := s.endsBefore(s.Published, min(s.Published.Add(limit), youngest))
 	start, purpose := s.Published, cdr.CatchUp
 	if end == youngest {
 		purpose = cdr.Live
@@ -206,12 +207,6 @@ func (s *State) spanLimit() time.Duration {
 		}
 	}
 	return max(limit.Truncate(time.Second), s.MinSpan)
-}
-
-// givenUp reports whether the second that begins at an instant is not asked for any
-// more, for a page of it leads to itself whatever is tried.
-func (s *State) givenUp(at cdr.Instant) bool {
-	return s.Stuck.Strikes >= strikesToSkip && s.Stuck.At == at
 }
 
 func (s *State) lookback() time.Duration {
@@ -255,7 +250,7 @@ func (s *State) Learn(request Request, out Outcome, items, bytes int64) {
 			s.SpanLimit = 0
 		}
 	}
-	if request.Commit.Contains(s.Stuck.At) {
+	if request.Span.Contains(s.Stuck.At) {
 		s.Stuck = StuckCursor{}
 	}
 	s.PageSize = out.PageSize
@@ -366,26 +361,58 @@ func (s *State) learnReplan(request Request, replan *Replan, now time.Time) {
 // it up: Plan reads up to it, returns it as a Gap, and goes on behind it.
 func (s *State) learnStuck(stuck *CursorStuck) {
 	if s.Stuck.At != stuck.At {
-		if s.Stuck.Strikes >= strikesToSkip {
-			s.pass(s.Stuck.At)
-		}
 		s.Stuck = StuckCursor{At: stuck.At}
 	}
 	s.Stuck.Strikes++
 	s.PageSize = LargestPageSize
-	if s.Stuck.Strikes >= strikesToSkip && stuck.At < s.Published {
+	if s.Stuck.Strikes < strikesToSkip {
+		return
+	}
+	if stuck.At < s.Published {
 		s.AskFrom = stuck.At.Add(time.Second)
+	}
+	s.giveUp(stuck.At)
+}
+
+// giveUp remembers a second of which a page leads to itself whatever is tried.
+func (s *State) giveUp(second cdr.Instant) {
+	for i := range s.GivenUp {
+		if s.GivenUp[i].EndExclusive == second {
+			s.GivenUp[i].EndExclusive = second.Add(time.Second)
+			return
+		}
+	}
+	s.GivenUp = append(s.GivenUp, cdr.Span{StartInclusive: second, EndExclusive: second.Add(time.Second)})
+	if len(s.GivenUp) > maxGivenUp {
+		s.GivenUp = slices.Delete(s.GivenUp, 0, 1)
 	}
 }
 
-// pass remembers a second that was given up while the window behind it met another.
-// Until that one is proven too nothing is read, and the next window begins here again.
-func (s *State) pass(second cdr.Instant) {
-	if s.Passed.EndExclusive != second {
-		s.Passed.StartInclusive = second
+// BeginsAt returns where a window begins that goes on behind an instant: there, or
+// behind the seconds that are given up.
+func (s *State) BeginsAt(at cdr.Instant) cdr.Instant {
+	for {
+		i := slices.IndexFunc(s.GivenUp, func(run cdr.Span) bool { return run.Contains(at) })
+		if i < 0 {
+			return at
+		}
+		at = s.GivenUp[i].EndExclusive
 	}
-	s.Passed.EndExclusive = second.Add(time.Second)
 }
+
+// endsBefore returns where a window ends at the latest that begins at an instant: before
+// the seconds that are given up.
+func (s *State) endsBefore(start, end cdr.Instant) cdr.Instant {
+	for _, run := range s.GivenUp {
+		if run.StartInclusive > start {
+			end = min(end, run.StartInclusive)
+		}
+	}
+	return end
+}
+
+// forgetGivenUp lets everything be asked for again.
+func (s *State) forgetGivenUp() { s.Stuck, s.GivenUp = StuckCursor{}, nil }
 
 // SkipGap moves on behind a gap that was recorded. No overlap reaches into it.
 func (s *State) SkipGap(gap cdr.Span) {
@@ -393,4 +420,5 @@ func (s *State) SkipGap(gap cdr.Span) {
 	if s.Stuck.At < gap.EndExclusive {
 		s.Stuck = StuckCursor{}
 	}
+	s.GivenUp = slices.DeleteFunc(s.GivenUp, func(run cdr.Span) bool { return run.EndExclusive <= gap.EndExclusive })
 }

@@ -28,30 +28,12 @@ func (s *State) PlanSpan(span cdr.Span, purpose cdr.Purpose, b BudgetView, now t
 // Oldest is the oldest start that may be asked for.
 func (s *State) Oldest(now time.Time) cdr.Instant { return s.oldestStart(now) }
 
-// BeginsAt returns where a window within a span begins that is read up to an instant:
-// there, or behind the seconds that are given up. The live edge tells of those.
-func (s *State) BeginsAt(at cdr.Instant) cdr.Instant {
-	for {
-		switch {
-		case s.givenUp(at):
-			at = at.Add(time.Second)
-		case s.Passed.Contains(at):
-			at = s.Passed.EndExclusive
-		default:
-			return at
-		}
-	}
-}
-
 // requestWithin plans the next window of a span behind the live edge; nil if nothing
 // of it can be asked for. Such a window moves no watermark of the live edge.
 func (s *State) requestWithin(span cdr.Span, purpose cdr.Purpose, now time.Time) *Request {
 	follows := max(span.StartInclusive, s.oldestStart(now))
 	start := s.BeginsAt(follows)
-	end := min(span.EndExclusive, s.youngestEnd(now), start.Add(s.spanLimit()))
-	if s.Stuck.Strikes >= strikesToSkip && start < s.Stuck.At {
-		end = min(end, s.Stuck.At)
-	}
+	end := s.endsBefore(start, min(span.EndExclusive, s.youngestEnd(now), start.Add(s.spanLimit())))
 	if end <= start {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -31,8 +32,13 @@ func (f stuckFeed) answer(t *testing.T, s *State, request Request, now time.Time
 // end, all but those, wherever they lie.
 func TestSpanBeyondStuckSeconds(t *testing.T) {
 	start := cdr.InstantOf(noon.Add(-10 * time.Hour))
+	row := make([]int, 2*maxGivenUp)
+	for i := range row {
+		row[i] = 600 + i
+	}
 	for name, at := range map[string][]int{
 		"none":             {},
+		"a long row":       row,
 		"one":              {600},
 		"two":              {600, 1200},
 		"two in a row":     {600, 601},
@@ -52,7 +58,7 @@ func TestSpanBeyondStuckSeconds(t *testing.T) {
 			requests := 0
 			for ; span.StartInclusive < span.EndExclusive; requests++ {
 				if requests > 4*len(at)+1 {
-					t.Fatalf("after %d requests at %s, with %+v and %v", requests, span.StartInclusive, s.Stuck, s.Passed)
+					t.Fatalf("after %d requests at %s, with %+v and %v", requests, span.StartInclusive, s.Stuck, s.GivenUp)
 				}
 				d := s.PlanSpan(span, cdr.Backfill, BudgetView{NextInitial: noon}, noon)
 				if d.Request == nil {
@@ -98,6 +104,54 @@ func TestSweepBeyondStuckSeconds(t *testing.T) {
 	}
 	if len(s.Rechecks) > 0 || rounds < 6 {
 		t.Errorf("%d rounds came to their end in two hours, want one each 15 minutes; left to be read again: %v", rounds, s.Rechecks)
+	}
+}
+
+// TestSweepsBeyondAnyStuckSeconds: whatever seconds do not page on, both rounds and all
+// rechecks come to their end in their time, and nothing else is left out.
+func TestSweepsBeyondAnyStuckSeconds(t *testing.T) {
+	for seed := range uint64(30) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		s := testSweeps(noon)
+		s.MaxWindow = time.Duration(1+random.IntN(12*60)) * time.Minute
+		var feed stuckFeed
+		for at := s.Edge.Add(-50 * time.Hour); at < s.Edge.Add(24*time.Hour); at = at.Add(time.Duration(random.IntN(10*3600)) * time.Second) {
+			for range 1 + random.IntN(4) { // in a row, mostly
+				feed = append(feed, at)
+				at = at.Add(time.Duration(random.IntN(8)/7+1) * time.Second)
+			}
+		}
+		inVain := 0
+		for m := range 30 * 60 {
+			now := noon.Add(time.Duration(m) * time.Minute)
+			s.Published = cdr.InstantOf(now.Add(-6 * time.Minute))
+			s.Edge, s.Settled = s.Published, s.Published.Add(-s.Widest())
+			if last := feed[random.IntN(len(feed))]; random.IntN(60) == 0 && last < s.Edge && m < 29*60 {
+				s.Doubt(cdr.Span{StartInclusive: last.Add(-5 * time.Minute), EndExclusive: last + 1}, now)
+			}
+			d := s.Plan(BudgetView{NextInitial: now}, now)
+			if d.Request == nil {
+				continue
+			}
+			if !feed.answer(t, &s.State, *d.Request, now) {
+				if inVain++; inVain > 40 {
+					t.Fatalf("seed %d: %d requests in vain after %d minutes: %v, %v, given up %v", seed, inVain, m, s.Rounds, s.Rechecks, s.GivenUp)
+				}
+				continue
+			}
+			for at := d.Request.Follows; at < d.Request.Span.StartInclusive; at++ {
+				if !slices.Contains(feed, at) {
+					t.Fatalf("seed %d: %s is left out", seed, at)
+				}
+			}
+			s.Advance(*d.Request)
+			inVain = 0
+		}
+		for i, r := range s.Rounds {
+			if late := noon.Add(30 * time.Hour).Sub(r.Began.Time()); late > 2*s.Sweeps[i].Every {
+				t.Errorf("seed %d: the last round of %s began %s ago", seed, s.Sweeps[i].Back, late)
+			}
+		}
 	}
 }
 

@@ -142,20 +142,13 @@ func (s *Sweeps) newRound(sweep Sweep, now time.Time) cdr.SweepRound {
 	return cdr.SweepRound{BackSeconds: int64(sweep.Back / time.Second), Began: began, Next: min(max(from, s.Start), end), End: end}
 }
 
-// Advance moves on behind a window that is being committed.
+// Advance moves on behind a window that is being committed. What it leaves of a recheck
+// is dropped if all of that is given up.
 func (s *Sweeps) Advance(request Request) {
-	if !request.Round.IsZero() {
-		at := slices.IndexFunc(s.Rounds, func(r cdr.SweepRound) bool { return r.BackSeconds == request.Round.BackSeconds })
-		s.Rounds = slices.Clone(s.Rounds) // a window in flight has the former
-		s.Rounds[at] = request.Round
-		if widest := len(s.Rounds) - 1; at == widest && !request.Round.Running() {
-			s.Stuck, s.Passed = StuckCursor{}, cdr.Span{} // the next one asks once more for what was given up
-		}
-		return
-	}
+	ofRound := !request.Round.IsZero()
 	rest := make([]cdr.Recheck, 0, len(s.Rechecks))
 	for _, r := range s.Rechecks {
-		if r.Span.Contains(request.Span.StartInclusive) {
+		if !ofRound && r.Span.Contains(request.Span.StartInclusive) {
 			r.Span.StartInclusive = request.Span.EndExclusive
 		}
 		if s.BeginsAt(r.Span.StartInclusive) < r.Span.EndExclusive {
@@ -163,6 +156,15 @@ func (s *Sweeps) Advance(request Request) {
 		}
 	}
 	s.Rechecks = rest
+	if !ofRound {
+		return
+	}
+	at := slices.IndexFunc(s.Rounds, func(r cdr.SweepRound) bool { return r.BackSeconds == request.Round.BackSeconds })
+	s.Rounds = slices.Clone(s.Rounds) // a window in flight has the former
+	s.Rounds[at] = request.Round
+	if widest := len(s.Rounds) - 1; at == widest && !request.Round.Running() {
+		s.forgetGivenUp() // the next one asks once more
+	}
 }
 
 // Doubt has a span read again soon, because its window was not complete.

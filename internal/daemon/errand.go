@@ -131,7 +131,8 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	if e.beyondReach(now) || e.givesUp(now) && e.source.plan.Stale(now) {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(10 * time.Second), Why: "what the clock of the feed says"}}
 	}
-	if e.verify != nil && e.ready && e.verify.wantsPart(span.StartInclusive) {
+	next := e.plan.BeginsAt(span.StartInclusive)
+	if e.verify != nil && e.ready && e.verify.wantsPart(next) {
 		e.ready, e.prepareAt = false, now
 		if e.givesUp(now) && e.ahead.Next == e.state.Next { // nothing is in flight
 			e.verify.skip(cdr.Span{StartInclusive: e.ahead.Next, EndExclusive: span.StartInclusive})
@@ -141,7 +142,6 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 	if !e.isReady(now) {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
 	}
-	next := e.plan.BeginsAt(span.StartInclusive)
 	if span.StartInclusive < e.end() && next >= e.end() {
 		e.failed = whyStuck(e.end()-1) + ", where the span ends"
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: e.failed}}

@@ -253,7 +253,7 @@ func (v *verification) wantsPart(next cdr.Instant) bool {
 	for _, p := range v.parts {
 		loaded += p.table.n
 	}
-	return v.reach() <= next+1 || loaded <= v.limit && v.unloaded[0].StartInclusive.Add(-revisionMargin) <= next
+	return v.reach() <= next || loaded <= v.limit && v.unloaded[0].StartInclusive.Add(-revisionMargin) <= next
 }
 
 // windowEnd is up to where a window may go that begins at an instant: it lies within one

@@ -8,6 +8,7 @@ import (
 	"cdrbus/internal/cdr"
 	"cdrbus/internal/eventlog"
 	"cdrbus/offsets"
+	"cdrbus/poller"
 )
 
 // TestVerificationWants: the memory of a verification follows the span that was asked
@@ -127,10 +128,37 @@ func TestWindowsOfParts(t *testing.T) {
 		at    cdr.Instant
 		n     int // events that are loaded
 		wants bool
-	}{{at(55), 0, false}, {at(56), 0, true}, {at(56), 11, false}, {at(76) - 2, 11, false}, {at(76) - 1, 11, true}} {
+	}{{at(55), 0, false}, {at(56), 0, true}, {at(56), 11, false}, {at(76) - 1, 11, false}, {at(76), 11, true}} {
 		if v.parts[1].table.n = c.n; v.wantsPart(c.at) != c.wants {
 			t.Errorf("at %s, with %d events: the next part is wanted %t", c.at, c.n, !c.wants)
 		}
+	}
+}
+
+// TestPartBehindGivenUpSeconds: where the feed does not page on up to the next part, that
+// one is loaded.
+func TestPartBehindGivenUpSeconds(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	cut := cdr.InstantOf(now.Add(-20 * time.Hour))
+	job := offsets.Job{Kind: offsets.Verify, Span: cdr.Span{StartInclusive: cut.Add(-24 * time.Hour), EndExclusive: cut.Add(10 * time.Hour)}}
+	loaded := &part{span: cdr.Span{StartInclusive: job.Span.StartInclusive, EndExclusive: cut}}
+	loaded.table.n = 10
+	began := 0
+	e := &errand{
+		source: &source{plan: poller.State{Policy: poller.DefaultPolicy(cdr.Feed)}}, prepared: make(chan error, 1), ready: true,
+		prepare: func() { began++ },
+		state:   offsets.JobState{Job: job},
+		plan:    poller.State{Policy: poller.DefaultPolicy(cdr.Feed)},
+		verify:  &verification{job: job, span: job.Span, limit: 5, parts: []*part{loaded}, unloaded: []cdr.Span{{StartInclusive: cut, EndExclusive: job.Span.EndExclusive}}},
+	}
+	reach := e.verify.reach()
+	e.ahead.Next = reach.Add(-5 * time.Second)
+	if d := e.decide(poller.BudgetView{NextInitial: now}, now); d.Request == nil || d.Request.Span.EndExclusive != reach || began > 0 {
+		t.Errorf("before that: %+v", d)
+	}
+	e.plan.GivenUp = []cdr.Span{{StartInclusive: e.ahead.Next, EndExclusive: reach}}
+	if d := e.decide(poller.BudgetView{NextInitial: now}, now); d.Request != nil || began != 1 {
+		t.Errorf("the part is not loaded: %+v", d)
 	}
 }
 

@@ -496,7 +496,7 @@ var mutants = []mutant{
 	{
 		name: "a second given up forgotten for another",
 		edits: []edit{
-			{"poller/plan.go", "			s.pass(s.Stuck.At)\n", "			_ = 0\n"},
+			{"poller/plan.go", "	s.giveUp(stuck.At)\n", "	s.GivenUp = nil\n	s.giveUp(stuck.At)\n"},
 		},
 		guard: "./poller", run: "^TestSpanBeyondStuckSeconds$",
 	},
@@ -524,7 +524,7 @@ var mutants = []mutant{
 	{
 		name: "what was given up never asked for again",
 		edits: []edit{
-			{"poller/sweep.go", "s.Stuck, s.Passed = StuckCursor{}, cdr.Span{} // the next", "_, _ = StuckCursor{}, cdr.Span{} // the next"},
+			{"poller/sweep.go", "		s.forgetGivenUp() // the", "		_ = at // the"},
 		},
 		guard: "./poller", run: "^TestSweepsAskOnceMore$",
 	},
