@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -143,8 +145,11 @@ func (e *errand) decide(view poller.BudgetView, now time.Time) poller.Decision {
 		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: whyReading}}
 	}
 	if span.StartInclusive < e.end() && next >= e.end() {
-		e.failed = whyStuck(e.end()-1) + ", where the span ends"
-		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: e.failed}}
+		why := whyStuck(e.end()-1) + ", where the span ends"
+		if e.ahead.Next == e.state.Next { // nothing is in flight
+			e.failed = why
+		}
+		return poller.Decision{Wait: &poller.Wait{Until: now.Add(time.Second), Why: why}}
 	}
 	if e.verify != nil {
 		span.EndExclusive = e.verify.windowEnd(next)
@@ -174,6 +179,20 @@ func whyStuck(second cdr.Instant) string {
 	return fmt.Sprintf("the feed does not get beyond a page of the second %s", second)
 }
 
+// whySkipped says why a request leaves out what lies before it of the job's span; empty:
+// that lies beyond it.
+func (e *errand) whySkipped(request poller.Request) string {
+	var why []string
+	job := e.state.Job.Span
+	if follows := request.Follows; e.ahead.Next < min(follows, job.EndExclusive) && job.StartInclusive < follows {
+		why = append(why, fmt.Sprintf("the feed no longer answers for what lies before %s", follows))
+	}
+	if last := min(request.Span.StartInclusive, job.EndExclusive) - 1; last >= max(request.Follows, job.StartInclusive) {
+		why = append(why, whyStuck(last))
+	}
+	return strings.Join(why, "; ")
+}
+
 // handedOver goes on as if the window were committed, and returns the state that its
 // commit writes.
 func (e *errand) handedOver(w *window) {
@@ -184,10 +203,7 @@ func (e *errand) handedOver(w *window) {
 		if e.verify == nil {
 			a.SkippedSeconds += int64(skipped)
 		}
-		a.Message = fmt.Sprintf("the feed no longer answers for what lies before %s", w.request.Span.StartInclusive)
-		if last := w.request.Span.StartInclusive - 1; e.plan.BeginsAt(last) > last {
-			a.Message = whyStuck(last)
-		}
+		a.Message = cmp.Or(e.whySkipped(w.request), a.Message)
 	}
 	a.Next = w.request.Span.EndExclusive
 	a.Phase = offsets.JobRunning

@@ -273,7 +273,7 @@ func TestJobBeyondStuckSeconds(t *testing.T) {
 			{cdr.Span{StartInclusive: long.EndExclusive, EndExclusive: last.EndExclusive}, offsets.Backfill, "where the span ends"},
 		} {
 			id := w.ask(offsets.Job{Kind: c.kind, Source: "acme", Span: c.span})
-			w.runFor(cfg, 10*time.Minute)
+			w.runFor(cfg, 20*time.Minute)
 			state := w.jobState(id)
 			switch {
 			case c.want != "":
@@ -555,6 +555,9 @@ func TestJobsBeyondReach(t *testing.T) {
 // what the feed forgets meanwhile is left out and told, the rest is done, and the parts of
 // a verification do not pile up. What is forgotten as a whole fails it.
 func TestJobsOvertakenByTheLookback(t *testing.T) {
+	if testing.Short() {
+		t.Skip("days of fake time take a while under the race detector")
+	}
 	const lookback, behind = 48 * time.Hour, 5 * time.Hour
 	for _, c := range []struct {
 		kind offsets.JobKind

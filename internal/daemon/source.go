@@ -229,6 +229,9 @@ func (s *source) handedOver(w *window) {
 	case w.purpose == cdr.Gap:
 		s.plan.SkipGap(w.request.Commit)
 	case work == sweep:
+		if follows, begins := w.request.Follows, w.request.Span.StartInclusive; !follows.IsZero() && follows < begins {
+			s.log.Warn("a sweep leaves out what the feed does not page beyond", zap.Stringer("span", cdr.Span{StartInclusive: follows, EndExclusive: begins}))
+		}
 		s.learn(w)
 		s.sweeps.Advance(w.request)
 		if read := w.request.Span; read.StartInclusive <= s.plan.Published {

@@ -85,6 +85,9 @@ func Run(ctx context.Context, options Options) (Comparison, error) {
 	if err != nil {
 		return Comparison{}, err
 	}
+	if committedWindows(s.board.Snapshot()) == 0 {
+		return Comparison{Restarts: kills}, nil // there may be no topics yet
+	}
 	result, err := s.compare(services)
 	if err != nil {
 		return Comparison{}, err
@@ -223,7 +226,7 @@ const patience = time.Minute
 // and another was killed before. It reports whether the play is over.
 func (s *stage) act(ctx context.Context, view *view, killed bool) (ended bool, err error) {
 	lifetime := s.options.KillFrom + rand.N(s.options.KillTo-s.options.KillFrom+1)
-	before := s.board.Snapshot().Totals.Windows
+	before := committedWindows(s.board.Snapshot())
 	victim := newVictim()
 	result := make(chan error, 1)
 	go func() { result <- s.live(victim) }()
@@ -241,7 +244,7 @@ func (s *stage) act(ctx context.Context, view *view, killed bool) (ended bool, e
 		}
 		snapshot, now := s.board.Snapshot(), time.Now()
 		view.show(snapshot)
-		published := snapshot.Totals.Windows > before
+		published := committedWindows(snapshot) > before
 		switch {
 		case view.overAt(now) && killed && published, view.overAt(now.Add(-patience)):
 			victim.stop()
@@ -273,6 +276,15 @@ func (s *stage) live(v *victim) error {
 		return nil
 	}
 	return err
+}
+
+// committedWindows counts what all daemons have committed but the starts of sources.
+func committedWindows(s status.Snapshot) uint64 {
+	n := s.Totals.Windows
+	for i := range s.Sources {
+		n -= s.Sources[i].Counts.Windows[cdr.Start]
+	}
+	return n
 }
 
 // busy reports whether some window is on its way, so that a kill now cuts it.

@@ -2,6 +2,8 @@ package demo
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"testing"
 	"time"
 
@@ -26,6 +28,16 @@ func TestRun(t *testing.T) {
 	}
 	if !bytes.Contains(out.Bytes(), []byte("records in")) || !bytes.Contains(out.Bytes(), []byte("to go")) {
 		t.Errorf("the demo showed no progress: %s", out.Bytes())
+	}
+}
+
+// TestRunInterrupted ends a demo before it has done anything.
+func TestRunInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	result, err := Run(ctx, Options{Rate: 5, Backlog: time.Hour, Seed: 3, Listen: "127.0.0.1:0", Out: io.Discard, Log: zap.NewNop(), KillFrom: time.Second, KillTo: time.Second})
+	if err != nil || result != (Comparison{}) {
+		t.Errorf("%v, %s", err, result)
 	}
 }
 
