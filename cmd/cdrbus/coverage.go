@@ -42,7 +42,7 @@ second, what is known of each span of report time:
   published  read by cdr_stream only so far; cdr_feed is still to prove it
   unread     not read: before the start of the source, or after its live edge
   unproven   only read by windows that are not known to be complete
-  gap        lost: the feed could no longer return it
+  gap        lost: the feed did not return it; the reason says why
 
 With --require a bill run can wait for its day: the exit code is 0 if all of it is
 settled for every selected source, and 3 if not; then it tells which part is not,

@@ -1,8 +1,10 @@
 package coverage
 
 import (
+	"cmp"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"cdrbus/internal/cdr"
@@ -90,7 +92,7 @@ func (m *Map) Add(r *offsets.Receipt, offset int64) {
 		m.countHours(read, r, offset)
 	}
 	if !gone.IsZero() {
-		m.apply(gone, r.Counter, toLost, "")
+		m.apply(gone, r.Counter, toLost, strings.TrimPrefix(r.Unproven, "gap: "))
 		m.countHours(gone, r, offset)
 	}
 	if !read.IsZero() || !gone.IsZero() {
@@ -198,7 +200,7 @@ func (p piece) turned(counter cdr.Counter, to transition, reason string) piece {
 	if p.reading != before {
 		p.reason = ""
 	}
-	if p.reading == unproven || p.reading == doubted {
+	if p.reading == unproven || p.reading == doubted || p.reading == lost {
 		p.reason = keptReason(reason, p.reason)
 	}
 	p.count(counter, counter)
@@ -289,7 +291,7 @@ func (m *Map) Stretches(span cdr.Span) []Stretch {
 func (m *Map) told(p piece, add func(piece, State)) {
 	switch p.reading {
 	case lost:
-		p.reason = "the feed could no longer return it: what it held is lost"
+		p.reason = cmp.Or(p.reason, "the feed could no longer return it") + ": what it held is lost"
 		add(p, Gap)
 	case unproven:
 		add(p, Unproven)

@@ -160,10 +160,14 @@ func TestReasonsAndCounters(t *testing.T) {
 	s.feed(100, 200, "second")
 	s.feed(40, 60, "third")
 	s.feed(200, 300, "")
-	got := s.m.Stretches(at(0, 300))
+	s.tell(func(r *offsets.Receipt) {
+		r.Purpose, r.Gap, r.Unproven = cdr.Gap, at(300, 400), "gap: older than the feed answers"
+	})
+	got := s.m.Stretches(at(0, 400))
 	want := []Stretch{
 		{State: Unproven, Span: at(0, 200), Seconds: 200, Reason: "third", FirstCounter: 1, LastCounter: 3},
 		{State: Proven, Span: at(200, 300), Seconds: 100, FirstCounter: 4, LastCounter: 4},
+		{State: Gap, Span: at(300, 400), Seconds: 100, Reason: "older than the feed answers: what it held is lost", FirstCounter: 5, LastCounter: 5},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
