@@ -95,6 +95,8 @@ type Cluster struct {
 
 	dir  string
 	libs string // directory of the jars
+
+	giveBackPorts func()
 }
 
 // Start runs a cluster until the test ends. When the test has failed it prints
@@ -144,11 +146,12 @@ func Run(ctx context.Context, options Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context, installation installation, options Options) error {
-	layouts, err := layOut(c.dir, options)
+	ports, giveBack, err := claimPorts(3 * options.Brokers)
 	if err != nil {
 		return err
 	}
-	for _, l := range layouts {
+	c.giveBackPorts = giveBack
+	for _, l := range layOut(c.dir, ports, options) {
 		broker, err := newBroker(ctx, installation, l, options)
 		if err != nil {
 			return err
@@ -277,6 +280,9 @@ func (c *Cluster) Close(keepFiles bool) error {
 	var problems []error
 	for _, b := range c.Brokers {
 		problems = append(problems, b.Kill())
+	}
+	if c.giveBackPorts != nil {
+		c.giveBackPorts()
 	}
 	if !keepFiles {
 		problems = append(problems, os.RemoveAll(c.dir))

@@ -27,15 +27,11 @@ type layout struct {
 
 type ports struct{ plain, controller, client int }
 
-// layOut plans the brokers of a cluster.
-func layOut(dir string, options Options) ([]layout, error) {
+// layOut plans the brokers of a cluster, on ports of which three are for each.
+func layOut(dir string, free []int, options Options) []layout {
 	var id [16]byte
 	rand.Read(id[:]) // never fails
 	clusterID := clusterIDOf(id)
-	free, err := freePorts(3 * options.Brokers)
-	if err != nil {
-		return nil, err
-	}
 	var layouts []layout
 	var voters []string
 	for i := range options.Brokers {
@@ -51,7 +47,7 @@ func layOut(dir string, options Options) ([]layout, error) {
 	for i := range layouts {
 		layouts[i].properties = layouts[i].serverProperties(options, strings.Join(voters, ","))
 	}
-	return layouts, nil
+	return layouts
 }
 
 // serverProperties is a broker and controller in one, as small and quick as it
@@ -163,27 +159,41 @@ func propertiesText(properties map[string]string) string {
 	return b.String()
 }
 
-// Ports below the range that Linux deals out to outgoing connections, so that
-// none is taken while a broker is down.
+// Ports below the range that Linux deals out to outgoing connections, in blocks of
+// which each belongs to one cluster of one process: so none is taken while a broker
+// is down.
 const (
-	lowestPort  = 20000
-	highestPort = 32000
+	lowestPort = 20000
+	portBlocks = 120
+	blockPorts = 100
 )
 
-func freePorts(count int) ([]int, error) {
-	var free []int
-	for range 100 * count {
-		port := lowestPort + mathrand.IntN(highestPort-lowestPort)
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// claimPorts finds free ports, and keeps other clusters away from them until they are
+// given back.
+func claimPorts(count int) (free []int, giveBack func(), err error) {
+	for _, block := range mathrand.Perm(portBlocks) {
+		first := lowestPort + block*blockPorts
+		giveBack, err := tryLock(filepath.Join(os.TempDir(), fmt.Sprintf("cdrbus-kafka-ports-%d.lock", first)))
 		if err != nil {
-			continue
+			continue // another cluster's, or another user's
 		}
-		defer listener.Close() // after all are found, so that no port comes twice
-		if free = append(free, port); len(free) == count {
-			return free, nil
+		if free := freePorts(first, count); len(free) == count {
+			return free, giveBack, nil
+		}
+		giveBack()
+	}
+	return nil, nil, errors.New("find free ports: none left on the loopback interface")
+}
+
+// freePorts returns so many ports of a block, or fewer if there are no more.
+func freePorts(first, count int) (free []int) {
+	for port := first; port < first+blockPorts && len(free) < count; port++ {
+		if listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			_ = listener.Close()
+			free = append(free, port)
 		}
 	}
-	return nil, errors.New("find free ports: none left on the loopback interface")
+	return free
 }
 
 // clusterIDOf writes an ID as Kafka does. It never begins with a dash, which the
